@@ -1,0 +1,143 @@
+"""companion 的错误，一棵树。消息都写三件事：期望、实际、怎么改。
+
+CompanionError                          抓它就抓住了全部
+├── ArgumentError (ValueError)          参数的取值不对，或两个参数凑在一起不对
+├── ShapeError (ValueError)             张量的形状不对
+├── DtypeError (TypeError)              张量的 dtype 不对
+├── DataError (ValueError)              数据不能用：加载器是空的、批不是约定的样子
+├── NonFiniteError (FloatingPointError) 损失成了 nan 或 inf
+└── NotReadyError (NotImplementedError) 名字已经定下，功能尚未实现
+"""
+
+from collections.abc import Collection
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+__all__ = [
+    "ArgumentError",
+    "CompanionError",
+    "DataError",
+    "DtypeError",
+    "NonFiniteError",
+    "NotReadyError",
+    "ShapeError",
+    "check_choice",
+    "check_labels",
+    "check_shape",
+    "check_targets",
+]
+
+_CLASS_LOSSES = (F.cross_entropy, F.nll_loss, nn.CrossEntropyLoss, nn.NLLLoss)
+_ELEMENT_LOSSES = (
+    *(F.mse_loss, F.l1_loss, F.smooth_l1_loss, F.huber_loss),
+    *(F.binary_cross_entropy, F.binary_cross_entropy_with_logits),
+    *(nn.MSELoss, nn.L1Loss, nn.SmoothL1Loss, nn.HuberLoss, nn.BCELoss, nn.BCEWithLogitsLoss),
+)
+
+
+class CompanionError(Exception):
+    """companion 全部错误的共同祖先。"""
+
+
+class ArgumentError(CompanionError, ValueError):
+    """参数的取值不在允许的范围里，或者两个参数不能这样一起给。"""
+
+
+class ShapeError(CompanionError, ValueError):
+    """张量的形状与约定不符。"""
+
+
+class DtypeError(CompanionError, TypeError):
+    """张量的 dtype 与约定不符。"""
+
+
+class DataError(CompanionError, ValueError):
+    """数据不能用：加载器一批都没有给出，或者一批数据的结构不对。"""
+
+
+class NonFiniteError(CompanionError, FloatingPointError):
+    """损失成了 nan 或 inf，再训练下去没有意义。"""
+
+
+class NotReadyError(CompanionError, NotImplementedError):
+    """参数或名字已经定下，功能尚未实现。"""
+
+
+def check_shape(name: str, tensor: Tensor, spec: str, hint: str = "") -> None:
+    """形状合约定就什么也不做，否则抛出 ``ShapeError``。
+
+    Args:
+        name: 消息里怎么称呼这个张量。
+        tensor: 要检查的张量，dtype 不限。
+        spec: 约定的形状，各维用空格隔开，如 ``"B 1 8 8"``；数字必须相等，字母是任意长度。
+        hint: 接在消息末尾的一句「怎么改」。
+
+    Raises:
+        ShapeError: 维数不对，或写成数字的某一维长度不对。
+    """
+    dims = spec.split()
+    fits = tensor.ndim == len(dims) and all(
+        not dim.isdigit() or int(dim) == size for dim, size in zip(dims, tensor.shape, strict=True)
+    )
+    if not fits:
+        expected = f"({', '.join(dims)}{',' if len(dims) == 1 else ''})"
+        raise ShapeError(f"{name} 的形状应为 {expected}，实际是 {tuple(tensor.shape)}。{hint}")
+
+
+def check_choice(name: str, value: object, choices: Collection[object]) -> None:
+    """取值在 ``choices`` 里就什么也不做，否则抛出列出全部选项的 ``ArgumentError``。"""
+    if value not in choices:
+        options = "、".join(repr(choice) for choice in choices)
+        raise ArgumentError(f"{name} 应为 {options} 之一，实际是 {value!r}。")
+
+
+def check_labels(logits: Tensor, labels: Tensor) -> None:
+    """得分与类别编号配得上就什么也不做。只看形状和 dtype，不读数值，GPU 不用停下来等。
+
+    Args:
+        logits: 类别得分，形状 ``(B, C)`` 或 ``(B, C, …)``，浮点。
+        labels: 类别编号，形状 ``(B,)`` 或 ``(B, …)``，dtype ``int64``。
+
+    Raises:
+        ShapeError: 两者的形状配不上，例如标签是 one-hot。
+        DtypeError: 标签不是 ``int64``；交叉熵只收它。
+    """
+    if logits.ndim < 2:
+        raise ShapeError(
+            f"类别得分的形状应为 (B, C)，实际是 {tuple(logits.shape)}。每类一列；"
+            "只有一列的二分类请先拼成两列。"
+        )
+    expected = logits.shape[:1] + logits.shape[2:]
+    if labels.shape != expected:
+        raise ShapeError(
+            f"标签的形状应为 {tuple(expected)}，实际是 {tuple(labels.shape)}。"
+            "one-hot 标签先取 argmax(dim=1)；形状 (B, 1) 的先 squeeze(1)。"
+        )
+    if labels.dtype != torch.int64:
+        raise DtypeError(
+            f"标签应为 torch.int64 的类别编号，实际是 {labels.dtype}。请先 labels.long()。"
+        )
+
+
+def check_targets(loss: object, outputs: Tensor, targets: Tensor) -> None:
+    """目标合 ``loss`` 的胃口就什么也不做；只认得 torch 自己的常用损失，别的不管。
+
+    交叉熵要类别编号（或与得分同形状的浮点概率）；逐元素的损失要与输出形状相同，否则广播会
+    悄悄算出一个错的数。
+
+    Raises:
+        ShapeError, DtypeError: 目标的形状或 dtype 不对。
+    """
+    kind = getattr(loss, "func", loss)  # functools.partial 包着的那个函数
+    kind = type(kind) if isinstance(kind, nn.Module) else kind
+    if kind in _CLASS_LOSSES:
+        if not (targets.shape == outputs.shape and targets.is_floating_point()):
+            check_labels(outputs, targets)
+    elif kind in _ELEMENT_LOSSES and targets.shape != outputs.shape:
+        raise ShapeError(
+            f"targets 的形状应与输出相同，是 {tuple(outputs.shape)}，实际是 "
+            f"{tuple(targets.shape)}。少一维用 targets[:, None]，多一维用 squeeze(1)；"
+            "不改的话，广播会两两相减，不报错却算错。"
+        )
