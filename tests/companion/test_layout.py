@@ -1,0 +1,143 @@
+"""架构测试：改这张层号表，就是在改架构。"""
+
+import ast
+import re
+import sys
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parents[2] / "src" / "companion"
+LAYER = {
+    "errors": 0,
+    "device": 1,
+    **dict.fromkeys(("repro", "metrics", "timing", "show", "exercise", "plot", "models"), 2),
+    "widgets": 2,
+    **dict.fromkeys(("data", "exercises", "step"), 3),
+    "train": 4,
+    "__init__": 9,
+    "__main__": 10,
+}
+WRITERS = {"data", "checkpoint", "run"}
+WRITING_CALLS = {"write_text", "write_bytes", "save", "savez", "savez_compressed", "savefig"}
+WRITING_CALLS |= {"mkdir", "unlink", "rename", "rmtree", "touch", "makedirs"}
+NETWORK = {"urllib", "http", "socket", "requests", "ftplib"}
+SOURCES = sorted(PACKAGE.rglob("*.py"))
+HAN = re.compile("[一-鿿]")
+
+
+def room(path):
+    """文件属于哪一格：顶层模块是它自己，文件夹里的都算文件夹。"""
+    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+
+
+def tree(path):
+    return ast.parse(path.read_text(encoding="utf-8"))
+
+
+def imported(node):
+    if isinstance(node, ast.Import):
+        return [alias.name for alias in node.names]
+    if isinstance(node, ast.ImportFrom):
+        assert node.level == 0, "包内不用相对导入：写 from companion.errors import …"
+        return [node.module]
+    return []
+
+
+def names_imported(path):
+    return [name for node in ast.walk(tree(path)) for name in imported(node)]
+
+
+def parametrize(paths):
+    return pytest.mark.parametrize("path", paths, ids=lambda p: str(p.relative_to(PACKAGE)))
+
+
+@parametrize(SOURCES)
+def test_a_module_imports_only_lower_layers(path):
+    here = room(path)
+    assert here in LAYER, f"新模块 {here} 还没有登记层号"
+    for name in names_imported(path):
+        if name == "companion":
+            assert here == "__main__", "从模块导入名字，不从包导入"
+        elif name.startswith("companion."):
+            there = name.split(".")[1]
+            same_folder = there == here and path.parent != PACKAGE
+            assert same_folder or LAYER[there] < LAYER[here], (
+                f"{here}（第 {LAYER[here]} 层）不得导入 {there}（第 {LAYER[there]} 层）"
+            )
+
+
+@parametrize(SOURCES)
+def test_at_import_time_only_torch_numpy_and_the_standard_library_are_needed(path):
+    allowed = {"torch", "numpy", "companion"} | sys.stdlib_module_names
+    for statement in tree(path).body:
+        for name in imported(statement):
+            assert name.split(".")[0] in allowed, f"{name} 要在用到它的函数里导入"
+
+
+@parametrize(SOURCES)
+def test_only_plot_knows_matplotlib_and_only_data_knows_the_network(path):
+    roots = {name.split(".")[0] for name in names_imported(path)}
+    assert "matplotlib" not in roots or room(path) == "plot"
+    assert not roots & NETWORK or room(path) == "data"
+
+
+@parametrize(SOURCES)
+def test_only_device_spells_out_the_names_of_accelerators(path):
+    strings = [
+        node.value
+        for node in ast.walk(tree(path))
+        if isinstance(node, ast.Constant) and isinstance(node.value, str)
+    ]
+    named = [s for s in strings if re.match(r"(cuda|mps|xpu)(:\d+)?$", s)]
+    attributes = [n.attr for n in ast.walk(tree(path)) if isinstance(n, ast.Attribute)]
+    named += [a for a in attributes if a in ("cuda", "mps", "xpu")]
+    assert not named or room(path) == "device"
+
+
+@parametrize(SOURCES)
+def test_only_data_checkpoint_and_run_write_files(path):
+    if room(path) in WRITERS:
+        return
+    for call in [node for node in ast.walk(tree(path)) if isinstance(node, ast.Call)]:
+        name = getattr(call.func, "attr", getattr(call.func, "id", ""))
+        assert name not in WRITING_CALLS, f"第 {call.lineno} 行写了文件"
+        if name == "open":
+            arguments = call.args + [keyword.value for keyword in call.keywords]
+            modes = [a.value for a in arguments if isinstance(a, ast.Constant)]
+            assert not [m for m in modes if re.fullmatch("[rwxabt+]*[wxa+][bt+]*", str(m))]
+
+
+@parametrize(SOURCES)
+def test_an_import_runs_nothing_but_definitions(path):
+    allowed = (ast.Import, ast.ImportFrom, ast.Assign, ast.AnnAssign, ast.AugAssign)
+    allowed += (ast.FunctionDef, ast.ClassDef)
+    for i, node in enumerate(tree(path).body):
+        docstring = i == 0 and isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
+        guards = ("TYPE_CHECKING", "__name__ == '__main__'")
+        guard = isinstance(node, ast.If) and ast.unparse(node.test) in guards
+        assert docstring or guard or isinstance(node, allowed), f"第 {node.lineno} 行"
+
+
+@parametrize(SOURCES)
+def test_files_have_at_most_250_lines_and_functions_at_most_40_without_docstring(path):
+    assert len(path.read_text(encoding="utf-8").splitlines()) <= 250
+    for node in ast.walk(tree(path)):
+        if isinstance(node, ast.FunctionDef):
+            first = node.body[0]
+            has_docstring = ast.get_docstring(node) is not None
+            docstring = first.end_lineno - first.lineno + 1 if has_docstring else 0
+            lines = node.end_lineno - node.lineno + 1 - docstring
+            assert lines <= 40, f"{node.name} 有 {lines} 行"
+
+
+@parametrize(SOURCES)
+def test_a_file_opens_with_a_chinese_docstring_and_a_sorted_list_of_names(path):
+    body = tree(path).body
+    assert HAN.search(ast.get_docstring(tree(path)) or "")
+    lists = [n.value for n in body if "__all__" in ast.unparse(n).split("=")[0]]
+    if not lists:  # 检查器按题名找函数，不列清单；空的 __init__ 没有名字可列
+        defines = any(isinstance(n, (ast.FunctionDef, ast.ClassDef)) for n in body)
+        assert room(path) == "exercises" or not defines, "缺 __all__"
+    for names in map(ast.literal_eval, lists):
+        assert names == sorted(names)
