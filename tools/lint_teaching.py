@@ -1,0 +1,148 @@
+"""检查教学结构：习题齐全、误解有证明、编号存在、赌注合规。"""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Iterator
+from itertools import pairwise
+from typing import Any
+
+from tools.lint_chapter import Chapter, Finding, parse_cell
+from tools.notebooks import Notebook
+
+__all__ = ["RULES"]
+
+LAST = {"C": 226, "T": 156}
+NUMBER = re.compile(r"(?<![A-Za-z0-9])([CT])(\d{3})(?![A-Za-z0-9])")
+MYTH = re.compile(r"^:+\{admonition\}\s*(.*)\n(?:^:\w.*\n)*?^:class:.*\bmyth\b", re.MULTILINE)
+MYTH_TITLE = re.compile(r"误解 C\d{3}")
+SHORT_PROSE = 200
+GATE = re.compile(
+    r"^(?:`{3,}|:{3,})\{(exercise-start|exercise-end|solution-start|solution-end|hint)\}"
+    r"[ \t]*(\S*)(?:\s*\n:label:\s*(\S+))?",
+    re.MULTILINE,
+)
+CHECK = re.compile(r"\bcheck\(\s*[\"'](ch\d\d)\.(\w+)[\"']")
+PARTS = ("hint", "try", "solution-start", "sol", "solution-end")
+BET = re.compile(r"\b(bet|quiz)\(\s*[\"'](ch\d\d)\.([\w-]+)[\"']")
+
+
+def exercises(chapter: Chapter) -> Iterator[Finding]:
+    """每道习题有题、提示、作答单元、解答，作答与解答用同一个检查。"""
+    events = _events(chapter)
+    starts = [i for i, (kind, _, _) in enumerate(events) if kind == "exercise-start"]
+    known = set()
+    for start, end in pairwise([*starts, len(events)]):
+        _, label, cell = events[start]
+        name = label.removeprefix("ex-")
+        known.add(name)
+        if not label.startswith("ex-"):
+            yield Finding(cell.id, f"习题要有 :label: ex-名字，现为 {label!r}")
+            continue
+        kinds = [kind for kind, owner, _ in events[start:end] if owner in ("", name, label)]
+        if [kind for kind in kinds if kind in PARTS] != list(PARTS) or "exercise-end" not in kinds:
+            wanted = "、".join(("exercise-start", *PARTS, "exercise-end"))
+            yield Finding(cell.id, f"习题 {label} 要依次有 {wanted}；现有 {'、'.join(kinds)}")
+        else:
+            yield from _checks(chapter, name)
+    for kind, name, cell in events:
+        if kind in ("try", "sol") and name not in known:
+            yield Finding(cell.id, f"没有 :label: ex-{name} 的习题与它对应")
+
+
+def _events(chapter: Chapter) -> list[tuple[str, str, Notebook]]:
+    """返回按顺序的 ``(种类, 习题名, 单元)``：门标记和作答、解答单元。"""
+    events = []
+    for cell in chapter.cells:
+        if cell.cell_type == "markdown":
+            for kind, argument, label in GATE.findall(cell.source):
+                events.append((kind, label or argument, cell))
+        elif cell.id.startswith("ex-") and cell.id.endswith("-try"):
+            events.append(("try", cell.id[3:-4], cell))
+        elif cell.id.startswith("sol-"):
+            events.append(("sol", cell.id[4:], cell))
+    return events
+
+
+def _checks(chapter: Chapter, name: str) -> Iterator[Finding]:
+    attempt, solution = f"ex-{name}-try", f"sol-{name}"
+    sources = {cell.id: cell.source for cell in chapter.code}
+    calls = [CHECK.findall(sources[cell_id]) for cell_id in (attempt, solution)]
+    if [len(found) for found in calls] != [1, 1] or calls[0] != calls[1]:
+        yield Finding(attempt, f'它与 {solution} 应各调用一次同名的 check("{chapter.key}.…", …)')
+    elif calls[0][0][0] != chapter.key or calls[0][0][1] not in chapter.checkers:
+        yield Finding(attempt, f"没有 {'.'.join(calls[0][0])}：检查函数要写在 {chapter.key}.py 里")
+    if "..." not in sources[attempt]:
+        yield Finding(attempt, "作答单元要留一个 ... 给读者填")
+
+
+def myths(chapter: Chapter) -> Iterator[Finding]:
+    """误解块写明编号，后面紧跟带 assert 的证明单元。"""
+    for index, cell in enumerate(chapter.cells):
+        title = MYTH.search(cell.source) if cell.cell_type == "markdown" else None
+        if title is None:
+            continue
+        if not MYTH_TITLE.search(title[1]):
+            yield Finding(cell.id, f"误解块的标题应是“误解 C编号 · 一句话”，现为 {title[1]!r}")
+        if not _proved(chapter.cells[index + 1 :]):
+            yield Finding(cell.id, "误解块后面要紧跟带 assert 的代码单元（中间可隔一个赌注）")
+
+
+def _proved(following: list[Notebook]) -> bool:
+    for cell in following:
+        if cell.cell_type == "code" and not cell.id.startswith("bet-"):
+            tree = parse_cell(cell.source)
+            return tree is not None and any(isinstance(node, ast.Assert) for node in ast.walk(tree))
+        if cell.cell_type == "markdown" and (
+            len(cell.source) > SHORT_PROSE or MYTH.search(cell.source)
+        ):
+            return False
+    return False
+
+
+def numbers(chapter: Chapter) -> Iterator[Finding]:
+    """写到的 C###、T### 都在清单里。"""
+    for cell in chapter.cells:
+        named = NUMBER.findall(cell.source) + NUMBER.findall(cell.id.upper())
+        for kind, digits in dict.fromkeys(named):
+            if not 1 <= int(digits) <= LAST[kind]:
+                yield Finding(cell.id, f"没有 {kind}{digits}：编号到 {kind}{LAST[kind]} 为止")
+
+
+def bets(chapter: Chapter) -> Iterator[Finding]:
+    """章里的赌注都有题面，题面都合规，而且都用上了。"""
+    questions = {name: bet for name, bet in chapter.bets.items() if name != "quizzes"}
+    quizzes = chapter.bets.get("quizzes", {})
+    used = set()
+    for cell in chapter.code:
+        for kind, key, name in BET.findall(cell.source):
+            members = quizzes.get(name) if kind == "quiz" else [name]
+            if key != chapter.key or members is None or not set(members) <= set(questions):
+                yield Finding(cell.id, f"bets/{chapter.key}.toml 里没有 {key}.{name}")
+            used.update(members or ())
+    for name, question in questions.items():
+        where = f"bets/{chapter.key}.toml:{name}"
+        yield from (Finding(where, problem) for problem in _bet_problems(question))
+        if name not in used:
+            yield Finding(where, "章里没有用到它；用上或删掉")
+
+
+def _bet_problems(bet: dict[str, Any]) -> Iterator[str]:
+    if not bet.get("question"):
+        yield "缺 question"
+    if bet.get("kind") == "typed":
+        for key in ("answers", "reason", "default"):
+            if not bet.get(key):
+                yield f"填空题缺 {key}"
+        choices = bet.get("wrong", [])
+    else:
+        choices = bet.get("options", [])
+        if len(choices) < 2 or sum(bool(option.get("correct")) for option in choices) != 1:
+            yield "选择题要有至少两个选项，其中恰好一个 correct = true"
+    for choice in choices:
+        if not choice.get("text") or not choice.get("reason"):
+            yield f"选项 {choice.get('text', '（无字）')!r} 缺 text 或 reason"
+
+
+RULES = (exercises, myths, numbers, bets)
