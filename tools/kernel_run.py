@@ -18,7 +18,8 @@ from nbclient.exceptions import (
     DeadKernelError,
 )
 
-from tools.notebooks import ENVIRONMENT, Notebook, ToolError, tags
+from tools.fixed import ENVIRONMENT
+from tools.notebooks import Notebook, ToolError, tags
 
 __all__ = ["CellFailure", "Measured", "kernel_environment", "run_notebook"]
 

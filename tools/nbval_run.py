@@ -21,7 +21,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from tools.notebooks import ENVIRONMENT, ROOT, ToolError, chapter_paths, write_text
+from tools.fixed import ENVIRONMENT
+from tools.notebooks import ROOT, ToolError, chapter_paths, write_text
 
 __all__ = ["build_wheel", "main", "validate"]
 

@@ -13,7 +13,6 @@ from nbformat import NotebookNode
 from nbformat.warnings import DuplicateCellId
 
 __all__ = [
-    "ENVIRONMENT",
     "ROOT",
     "Notebook",
     "ToolError",
@@ -28,14 +27,6 @@ __all__ = [
 
 ROOT = Path(__file__).resolve().parents[1]
 Notebook = NotebookNode
-
-# 同一台机器上每次都算出同样的比特：线程数与指令集都固定。
-ENVIRONMENT = {
-    "OMP_NUM_THREADS": "1",
-    "ATEN_CPU_CAPABILITY": "avx2",
-    "ONEDNN_MAX_CPU_ISA": "AVX2",
-    "MKL_CBWR": "AVX2",
-}
 
 
 class ToolError(Exception):

@@ -24,7 +24,8 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from tools.notebooks import ENVIRONMENT, Notebook, read_notebook, tags
+from tools.fixed import ENVIRONMENT
+from tools.notebooks import Notebook, read_notebook, tags
 
 __all__ = ["main", "prove", "static_problem"]
 

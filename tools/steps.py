@@ -1,0 +1,194 @@
+"""一步一步运行命令：边跑边显示，记下结果和用时，最后排成一张表。"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+import unicodedata
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+__all__ = [
+    "ANSI",
+    "Interrupted",
+    "Result",
+    "Step",
+    "pytest_counts",
+    "run_steps",
+    "stream",
+    "summary",
+]
+
+CLOSING_LINE = re.compile(
+    r"^=*\s*((?:\d+ [a-z]+(?:, )?)+) in \d+(?:\.\d+)?s(?: \([\d:]+\))?\s*=*\s*$", re.M
+)
+ANSI = re.compile(r"\x1b\[[0-9;]*[mK]")  # 终端颜色
+COUNTED_AS = {"passed": "passed", "xpassed": "passed", "failed": "failed", "error": "failed"}
+COUNTED_AS |= {"errors": "failed", "skipped": "skipped", "xfailed": "skipped"}
+
+
+class Interrupted(KeyboardInterrupt):
+    """读者按了 Ctrl-C；``line`` 是子程序为此说的那一行，没说就是空串。"""
+
+    def __init__(self, line: str = "") -> None:
+        super().__init__(line)
+        self.line = line
+
+
+@dataclass(frozen=True)
+class Step:
+    """一步。``command`` 为空表示这里做不了，记作跳过；``note`` 说明原因。
+
+    ``part_of`` 是另一步的名字：那一步的测试里，这一步没有跑到的都记作跳过。
+    """
+
+    name: str
+    command: Sequence[str | Path] = ()
+    env: Mapping[str, str] = field(default_factory=dict)
+    part_of: str = ""
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Result:
+    """一步的结果；``seconds`` 是用时，单位秒。"""
+
+    name: str
+    code: int
+    passed: int
+    failed: int
+    skipped: int
+    seconds: float
+    note: str = ""
+
+    @property
+    def word(self) -> str:
+        if self.code or self.failed:
+            return "✗ 没过"
+        return "✓ 通过" if self.passed else "－ 跳过"
+
+
+def stream(
+    command: Sequence[str | Path], env: Mapping[str, str], cwd: Path, *, echo: bool = True
+) -> tuple[int, str]:
+    """返回 ``(退出码, 全部输出)``；``echo`` 时边跑边显示。
+
+    子程序不直接收 Ctrl-C，由这里转交，才能保证读者只看到一行。
+
+    Raises:
+        Interrupted: 运行途中按了 Ctrl-C。
+    """
+    process = subprocess.Popen(
+        [str(part) for part in command],
+        cwd=cwd,
+        env=dict(env),
+        bufsize=0,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        start_new_session=os.name != "nt",
+    )
+    pieces = []
+    with process:
+        try:
+            while piece := process.stdout.read(65536):
+                pieces.append(piece)
+                if echo:
+                    sys.stdout.buffer.write(piece)
+                    sys.stdout.buffer.flush()
+        except KeyboardInterrupt:
+            raise Interrupted(_stop(process)) from None
+    return process.returncode, b"".join(pieces).decode("utf-8", "replace")
+
+
+def _stop(process: subprocess.Popen) -> str:
+    """转交 Ctrl-C，等子程序收尾；返回它以 130 退出时说的最后一行。"""
+    _tell_group(process, "SIGINT")
+    try:
+        rest, _ = process.communicate(timeout=20)
+    except (subprocess.TimeoutExpired, KeyboardInterrupt):
+        _tell_group(process, "SIGKILL")
+        process.kill()
+        return ""
+    lines = rest.decode("utf-8", "replace").strip().splitlines()
+    return lines[-1] if lines and process.returncode == 130 else ""
+
+
+def _tell_group(process: subprocess.Popen, name: str) -> None:
+    """把信号发给子程序和它的子程序；Windows 的控制台自己会通知它们。"""
+    if os.name != "nt":
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, getattr(signal, name))
+
+
+def pytest_counts(text: str) -> dict[str, int] | None:
+    """返回 pytest 各收尾行之和，键为 passed、failed、skipped；没有收尾行时返回 None。"""
+    lines = CLOSING_LINE.findall(ANSI.sub("", text).replace("\r", ""))
+    if not lines:
+        return None
+    total = dict.fromkeys(("passed", "failed", "skipped"), 0)
+    for number, word in re.findall(r"(\d+) ([a-z]+)", " ".join(lines)):
+        if word in COUNTED_AS:
+            total[COUNTED_AS[word]] += int(number)
+    return total
+
+
+def run_steps(steps: Sequence[Step], env: Mapping[str, str], cwd: Path) -> list[Result]:
+    """依次运行每一步，一步没过也做完其余的。"""
+    results: list[Result] = []
+    for number, step in enumerate(steps, 1):
+        print(f"── [{number}/{len(steps)}] {step.name}", flush=True)
+        start = time.perf_counter()
+        code, text = stream(step.command, {**env, **step.env}, cwd) if step.command else (0, "")
+        result = _judge(step, code, text, time.perf_counter() - start, results)
+        results.append(result)
+        note = f"（{result.note}）" if result.note else ""
+        print(f"   {result.word}，{result.seconds:.1f} 秒{note}", flush=True)
+    return results
+
+
+def _judge(step: Step, code: int, text: str, seconds: float, before: list[Result]) -> Result:
+    counts = pytest_counts(text)
+    if counts is None:  # 不是 pytest：整步算一个
+        counts = {"passed": int(bool(step.command) and not code), "failed": 0, "skipped": 0}
+        counts["skipped"] = int(not step.command)
+    if code and not counts["failed"]:
+        counts["failed"] = 1
+    for whole in before:
+        if whole.name == step.part_of:
+            ran = counts["passed"] + counts["failed"] if step.command else 0
+            counts["skipped"] = max(whole.passed + whole.failed + whole.skipped - ran, 0)
+    return Result(step.name, code, **counts, seconds=seconds, note=step.note)
+
+
+def summary(results: Sequence[Result]) -> str:
+    """返回小结：一步一行的表，最后一行是 ``N passed, N failed, N skipped``。"""
+    rows = [("步骤", "结果", "通过", "没过", "跳过", "用时", "")]
+    for item in results:
+        numbers = (str(item.passed), str(item.failed), str(item.skipped))
+        rows.append((item.name, item.word, *numbers, f"{item.seconds:.1f} 秒", item.note))
+    widths = [max(_width(row[i]) for row in rows) for i in range(6)]
+    lines = []
+    for row in rows:
+        cells = [
+            _pad(text, width, i > 1)
+            for i, (text, width) in enumerate(zip(row[:6], widths, strict=True))
+        ]
+        lines.append("  ".join([*cells, row[6]]).rstrip())
+    total = [sum(getattr(item, key) for item in results) for key in ("passed", "failed", "skipped")]
+    return "\n".join([*lines, "{} passed, {} failed, {} skipped".format(*total)])
+
+
+def _width(text: str) -> int:
+    return sum(2 if unicodedata.east_asian_width(char) in "WF" else 1 for char in text)
+
+
+def _pad(text: str, width: int, right: bool) -> str:
+    blank = " " * (width - _width(text))
+    return blank + text if right else text + blank
