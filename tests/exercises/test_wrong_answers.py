@@ -1,0 +1,37 @@
+"""检查器分得清对错：每题至少两种典型错误，各得到各的话；对的答案由章节里的解答来证。"""
+
+import importlib.util
+from pathlib import Path
+
+import pytest
+
+from companion.exercise import _checkers, grade
+
+HERE = Path(__file__).parent
+CHAPTERS = sorted(path.stem for path in HERE.glob("ch*.py"))
+
+
+def wrong_answers(chapter: str) -> dict[str, list[object]]:
+    spec = importlib.util.spec_from_file_location(chapter, HERE / f"{chapter}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.WRONG
+
+
+@pytest.mark.parametrize("chapter", CHAPTERS)
+def test_every_checker_has_at_least_two_typical_mistakes(chapter):
+    module = importlib.import_module(f"companion.exercises.{chapter}")
+    wrong = wrong_answers(chapter)
+    assert set(wrong) == set(_checkers(module))
+    assert all(len(answers) >= 2 for answers in wrong.values())
+
+
+@pytest.mark.parametrize(
+    ("chapter", "name"), [(c, name) for c in CHAPTERS for name in wrong_answers(c)]
+)
+def test_each_mistake_is_refused_with_a_text_of_its_own(chapter, name):
+    verdicts = [grade(f"{chapter}.{name}", answer) for answer in wrong_answers(chapter)[name]]
+    assert [verdict.status for verdict in verdicts] == ["wrong"] * len(verdicts), verdicts
+    texts = [verdict.text for verdict in verdicts]
+    assert len(set(texts)) == len(texts), texts
+    assert not any("出错" in text for text in texts), texts
