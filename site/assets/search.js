@@ -1,0 +1,151 @@
+// 站内搜索：Ctrl K 打开，边输入边列出小节。索引读不到时（如双击打开的网页）退到备用搜索页。
+(() => {
+  const MAX_HITS = 12;
+  const base = new URL(document.documentElement.dataset.content_root || "./", location.href);
+  let engine = null;
+
+  function loadEngine() {
+    engine ??= import(new URL("pagefind/pagefind.js", base)).then(async (module) => {
+      await module.options({
+        baseUrl: base.pathname,
+        ranking: { pageLength: 0.4, termFrequency: 0.6, termSimilarity: 2 },
+      });
+      return module;
+    });
+    return engine;
+  }
+
+  // 索引里每个汉字词是一个记号：码位的四位十六进制数，数字换成 a 到 p（同 book_ext/words.py）。
+  const token = (word) => [...word]
+    .map((char) => char.codePointAt(0).toString(16).padStart(4, "0")).join("")
+    .replace(/./g, (digit) => String.fromCharCode(97 + parseInt(digit, 16)));
+
+  const known = new Map();
+  async function isKnown(pagefind, word) {
+    if (!known.has(word)) {
+      const exact = await pagefind.search(`"${token(word)}"`);
+      known.set(word, exact.results.length > 0);
+    }
+    return known.get(word);
+  }
+
+  // 一串汉字切成词：每次取索引里有的最长的词；一个都没有就原样返回。
+  async function cutRun(pagefind, run) {
+    const words = [];
+    for (let start = 0; start < run.length;) {
+      let length = Math.min(8, run.length - start);
+      while (length > 1 && !(await isKnown(pagefind, run.slice(start, start + length)))) length--;
+      if (length > 1 || run.length === 1) words.push(run.slice(start, start + length));
+      start += length;
+    }
+    return words.length ? words : [run];
+  }
+
+  async function queryWords(pagefind, query) {
+    const words = [];
+    for (const run of query.match(/[\u3400-\u9fff]+|[^\s\u3400-\u9fff]+/g) || []) {
+      words.push(...(isHan(run) ? await cutRun(pagefind, run) : [run]));
+    }
+    return words;
+  }
+
+  const isHan = (text) => /[\u3400-\u9fff]/.test(text);
+
+  function pattern(words) {
+    const escaped = words.map((word) => word.replace(/[.*+?^${}()|[\]\\]/g, "\\$&"));
+    return new RegExp(`(${escaped.join("|")})`, "i");
+  }
+
+  // 第一处命中前后的一段文字，命中的词放进 <mark>。
+  function excerpt(text, words) {
+    const match = pattern(words);
+    const at = Math.max(0, text.search(match));
+    const start = Math.max(0, at - 18);
+    const piece = (start ? "…" : "") + text.slice(start, at + 62) + "…";
+    return piece.split(match).map((part, i) => {
+      if (i % 2 === 0) return part;
+      const mark = document.createElement("mark");
+      mark.textContent = part;
+      return mark;
+    });
+  }
+
+  function hitElement({ url, meta }, words) {
+    const item = document.createElement("li");
+    const link = document.createElement("a");
+    const title = document.createElement("b");
+    const page = document.createElement("small");
+    const text = document.createElement("span");
+    link.href = url;
+    title.textContent = meta.title;
+    page.textContent = meta.page === meta.title ? "" : meta.page;
+    text.append(...excerpt(meta.text, words));
+    link.append(title, page, text);
+    item.append(link);
+    return item;
+  }
+
+  function setUp(dialog) {
+    const form = dialog.querySelector("form");
+    const input = dialog.querySelector("input");
+    const status = dialog.querySelector(".search-status");
+    const list = dialog.querySelector(".search-hits");
+    let latest = 0;
+
+    async function search() {
+      const query = input.value.trim();
+      const mine = ++latest;
+      if (!query) {
+        status.textContent = "";
+        list.replaceChildren();
+        return;
+      }
+      try {
+        const pagefind = await loadEngine();
+        const words = await queryWords(pagefind, query);
+        const terms = words.map((word) => (isHan(word) ? token(word) : word));
+        const found = await pagefind.search(terms.join(" "));
+        const hits = await Promise.all(found.results.slice(0, MAX_HITS).map((r) => r.data()));
+        if (mine !== latest) return;
+        status.textContent = hits.length ? `${found.results.length} 节` : "没有找到。换个说法试试。";
+        list.replaceChildren(...hits.map((hit) => hitElement(hit, words)));
+      } catch {
+        status.textContent = "这里读不到搜索索引。按回车，用备用搜索页。";
+      }
+    }
+
+    function open(event) {
+      event.preventDefault();
+      if (!dialog.open) dialog.showModal();
+      input.select();
+      loadEngine().catch(() => {});
+    }
+
+    function move(event) {
+      const links = [...list.querySelectorAll("a")];
+      const step = { ArrowDown: 1, ArrowUp: -1 }[event.key];
+      if (!step || !links.length) return;
+      event.preventDefault();
+      const next = links.indexOf(document.activeElement) + step;
+      (links[next] || (next < 0 ? input : links[0])).focus();
+    }
+
+    document.querySelector(".search-open").addEventListener("click", open);
+    dialog.querySelector(".search-close").addEventListener("click", () => dialog.close());
+    dialog.addEventListener("click", (event) => event.target === dialog && dialog.close());
+    dialog.addEventListener("keydown", move);
+    list.addEventListener("click", () => dialog.close());
+    input.addEventListener("input", search);
+    form.addEventListener("submit", (event) => {
+      const first = list.querySelector("a");
+      if (!first) return;   // 没有结果：照常提交，到备用搜索页
+      event.preventDefault();
+      first.click();
+    });
+    addEventListener("keydown", (event) => {
+      if ((event.ctrlKey || event.metaKey) && event.key.toLowerCase() === "k") open(event);
+    });
+  }
+
+  setUp(document.querySelector(".search-dialog"));
+})();

@@ -1,0 +1,44 @@
+"""本书的 Sphinx 扩展：公式、章首事实、站内搜索与页面瘦身，一件事一个模块。"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from pathlib import Path
+
+from sphinx.application import Sphinx
+from sphinx.config import Config
+
+from . import chapters, facts, folds, katex, notebooks, page, prose, search, widgets
+
+SITE = Path(__file__).resolve().parents[1]
+PARTS = (katex, chapters, prose, folds, facts, notebooks, page, widgets, search)
+
+
+def digest(srcdir: str | Path) -> str:
+    """本扩展、模板与执行记录的摘要；变了就重写全部页面。"""
+    files = [p for ext in ("*.py", "*.html") for p in SITE.rglob(ext)]
+    files += [Path(srcdir, "_build", "stats.json")]
+    content = b"".join(p.read_bytes() for p in sorted(files) if p.is_file())
+    return hashlib.sha256(content).hexdigest()[:16]
+
+
+def configure(app: Sphinx, config: Config) -> None:
+    """填上只有构建时才知道的配置：执行缓存的位置、扩展的摘要。"""
+    config.book_digest = digest(app.srcdir)
+    config.ogp_site_url = config.html_baseurl
+    # 主题是我们自己的模板，Jupyter Book 传来的选项里只有仓库地址有用。
+    config.book_repository = dict(config.html_theme_options)
+    config.html_theme_options = {}
+    cache = os.environ.get("BOOK_CACHE")
+    config.nb_execution_cache_path = cache or str(notebooks.cache_path(Path(app.srcdir)))
+
+
+def setup(app: Sphinx) -> dict[str, object]:
+    app.add_config_value("book_digest", "", "html")
+    app.add_config_value("book_repository", {}, "html")
+    app.add_config_value("comments_config", {}, "")  # Jupyter Book 总会给它一个值
+    app.connect("config-inited", configure, priority=400)
+    for part in PARTS:
+        part.setup(app)
+    return {"parallel_read_safe": True, "parallel_write_safe": False}

@@ -1,0 +1,80 @@
+"""每一页写出前的修整：只留要用的脚本与样式，补上章首、本页目录与惰性图片。"""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from docutils import nodes
+from sphinx.application import Sphinx
+
+from . import katex
+from .chapters import chapter_number
+from .facts import eyebrow, facts_bar
+
+H1 = re.compile(r"<h1>.*?</h1>", re.S)
+KEPT = re.compile(r"_static/(?:book|cells|search)\.(?:css|js)$")
+DESIGN = re.compile(r"sphinx-design\.min\.css|design-tabs\.js")
+OUTER_LIST = re.compile(r"^\s*<ul>\s*<li>\s*<a[^>]*>.*?</a>(.*)</li>\s*</ul>\s*$", re.S)
+HINT = r'<span class="\1">\2</span>'
+TRACE_HEAD = r'<span class="gt">-{20,}</span>\n.*?Traceback \(most recent call last\)\n'
+REPLACED = (
+    (re.compile(TRACE_HEAD), ""),  # 横线与重复的错误名，手机上占两行
+    (re.compile(r"<img (?![^>]*loading=)"), '<img loading="lazy" decoding="async" '),
+    (re.compile(r'(class="headerlink" href="[^"]*") title="[^"]*"'), r'\1 aria-label="此处的链接"'),
+    (re.compile(r"<table (?=[^>]*class=)"), '<div class="table-box"><table '),
+    (re.compile(r"</table>"), "</table></div>"),
+    (re.compile(r'<th( class="[^"]*")?><p></p></th>'), "<td></td>"),
+    (re.compile(r'<summary aria-label="[^"]*">'), "<summary>"),
+    (re.compile(r'<p class="(collapsed|expanded) admonition-title">(.*?)</p>'), HINT),
+    (re.compile(r'<details class="admonition hide'), '<details class="hide'),
+    (re.compile(r'<section id="(?:solution|exercise)-content">'), "<section>"),
+)
+
+
+def keep_assets(context: dict[str, Any]) -> None:
+    """只留本书自己的脚本与样式；用到标签页、网格的页面再加 sphinx-design 那份。"""
+    wanted = [KEPT] + ([DESIGN] if 'class="sd-' in context.get("body", "") else [])
+    for kind in ("script_files", "css_files"):
+        context[kind][:] = [
+            item
+            for item in context[kind]
+            if any(pattern.search(str(item.filename or "")) for pattern in wanted)
+        ]
+
+
+def tidy_body(body: str) -> str:
+    """正文 HTML：图片惰性加载，宽表装进可滚动的框，标题链接有中文名。"""
+    for pattern, new in REPLACED:
+        body = pattern.sub(new, body)
+    return body
+
+
+def page_toc(toc: str) -> str:
+    """本页目录的 HTML，不含页面标题那一层；只有标题时为空。"""
+    inner = OUTER_LIST.match(toc)
+    return inner[1].strip() if inner else ""
+
+
+def on_page(
+    app: Sphinx,
+    pagename: str,
+    templatename: str,
+    context: dict[str, Any],
+    doctree: nodes.document | None,
+) -> None:
+    keep_assets(context)
+    if doctree is None:
+        return
+    body = tidy_body(context["body"])
+    if chapter_number(pagename) is not None:
+        bar = facts_bar(app, pagename, context["content_root"])
+        body = H1.sub(lambda m: f"{eyebrow(pagename)}{m[0]}{bar}", body, count=1)
+    context["body"] = body
+    context["page_toc"] = page_toc(context.get("toc") or "")
+    if 'class="katex' in body:
+        app.add_css_file(katex.CSS, priority=300)
+
+
+def setup(app: Sphinx) -> None:
+    app.connect("html-page-context", on_page, priority=700)

@@ -1,0 +1,100 @@
+"""站内搜索的索引：构建结束时用 pagefind 逐节收录，搜索框直接指到小节。"""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+import tomllib
+from html import escape
+from pathlib import Path
+
+from pagefind.index import IndexConfig, PagefindIndex
+from sphinx.application import Sphinx
+from sphinx.util import logging
+
+from .chapters import chapter_number
+from .sections import Section, split_sections
+from .words import encoded, inner_tokens, is_han, token
+
+SYNONYMS = Path(__file__).resolve().parents[1] / "synonyms.toml"
+LOG = logging.getLogger(__name__)
+RECORD = """<html lang="und"><body>
+<p data-pagefind-ignore data-pagefind-meta="title">{title}</p>
+<p data-pagefind-ignore data-pagefind-meta="page">{page}</p>
+<p data-pagefind-ignore data-pagefind-meta="text">{text}</p>
+<p data-pagefind-weight="{weight}">{heading} {keywords}</p>
+<p>{prose}</p>
+<p data-pagefind-weight="0.5">{code} {inner}</p></body></html>"""
+CHAPTER_WEIGHT, OTHER_WEIGHT = 10, 2  # 标题在章节里的分量大于在术语表里
+UNUSED = ("*-ui.*", "*-highlight.js")
+
+
+def read_groups() -> list[dict[str, list[str]]]:
+    """同义说法表；每组有 ``words`` 与 ``phrases``。"""
+    return list(tomllib.loads(SYNONYMS.read_text(encoding="utf-8"))["group"])
+
+
+def keywords(section: Section, groups: list[dict[str, list[str]]]) -> list[str]:
+    """这一节还该用哪些说法找到。
+
+    一是它引入的术语；二是它提到某组同义说法的 ``phrases``，就有该组的 ``words``。
+    """
+    text = section.text().lower()
+    words = [
+        word
+        for group in groups
+        if any(phrase.lower() in text for phrase in group["phrases"])
+        for word in group["words"]
+    ]
+    return [*section.terms, *words]
+
+
+def record(section: Section, page: str, groups: list[dict[str, list[str]]], weight: int) -> str:
+    """一节的索引用 HTML：标题、术语与同义说法重 ``weight`` 倍，代码最轻。
+
+    结果列表显示的文字存在元数据里；参加检索的是换成记号的文字。
+    """
+    extra = keywords(section, groups)
+    return RECORD.format(
+        weight=weight,
+        title=escape(section.title),
+        page=escape(page),
+        text=escape(f"{section.prose} {section.code}"),
+        heading=escape(encoded(section.title)),
+        keywords=escape(" ".join([*map(encoded, extra), *map(token, filter(is_han, extra))])),
+        prose=escape(encoded(section.prose)),
+        code=escape(encoded(section.code)),
+        inner=inner_tokens(section.text()),
+    )
+
+
+async def build_index(outdir: Path, docnames: list[str]) -> int:
+    """给 ``docnames`` 这些页建索引，写到 ``outdir/pagefind``；返回收录的小节数。"""
+    groups, count = read_groups(), 0
+    config = IndexConfig(output_path=str(outdir / "pagefind"), force_language="und")
+    shutil.rmtree(outdir / "pagefind", ignore_errors=True)
+    async with PagefindIndex(config=config) as index:
+        for name in docnames:
+            html = (outdir / f"{name}.html").read_text(encoding="utf-8")
+            sections = split_sections(html)
+            weight = OTHER_WEIGHT if chapter_number(name) is None else CHAPTER_WEIGHT
+            for section in sections:
+                url = f"/{name}.html#{section.anchor}"
+                content = record(section, sections[0].title, groups, weight)
+                await index.add_html_file(content=content, url=url)
+                count += 1
+    return count
+
+
+def on_finish(app: Sphinx, error: Exception | None) -> None:
+    if error or app.builder.format != "html":
+        return
+    outdir = Path(app.outdir)
+    count = asyncio.run(build_index(outdir, sorted(app.env.found_docs)))
+    for unused in (path for name in UNUSED for path in (outdir / "pagefind").glob(name)):
+        unused.unlink()
+    LOG.info("站内搜索：收录 %d 节", count)
+
+
+def setup(app: Sphinx) -> None:
+    app.connect("build-finished", on_finish, priority=900)

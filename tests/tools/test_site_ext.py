@@ -1,0 +1,180 @@
+"""站点扩展的纯函数：公式、阅读时间、事实、切词、切小节、组件与页面修整。"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+pytest.importorskip("sphinx", reason="没有装建站的依赖")
+sys.path.insert(0, str(ROOT / "site"))
+
+
+def part(name: str):
+    return importlib.import_module(f"book_ext.{name}")
+
+
+STATS = {
+    "chapters/01_tensors": {
+        "seconds": 12.3, "peak_mb": 410, "code_cells": 120,
+        "date": "2026-11-21", "torch": "2.15.0", "python": "3.11.7",
+    }
+}  # fmt: skip
+
+
+def test_formula_becomes_html_and_mathml_without_scripts():
+    html = part("katex").render(r"\frac{1}{2}", display=False)
+    assert "<mfrac>" in html and 'class="katex-html"' in html
+    assert "<script" not in html
+
+
+def test_unparsable_formula_is_refused_with_its_reason():
+    with pytest.raises(ValueError, match="KaTeX parse error"):
+        part("katex").render(r"\frac{1", display=True)
+
+
+def test_han_characters_belong_in_text():
+    with pytest.raises(ValueError, match="Unicode text character"):
+        part("katex").render("行", display=False)
+    assert "行" in part("katex").render(r"\text{行}", display=False)
+
+
+def test_broken_lines_are_aligned_only_without_an_environment():
+    aligned = part("katex").aligned
+    assert aligned(r"a\\b").startswith(r"\begin{aligned}")
+    assert aligned(r"\begin{align}a\\b\end{align}").startswith(r"\begin{align}")
+    assert aligned("a") == "a"
+
+
+def test_chapter_number_comes_from_the_file_name():
+    number = part("chapters").chapter_number
+    assert number("chapters/01_tensors") == 1 and number("chapters/00_setup") == 0
+    assert number("glossary") is None
+
+
+@pytest.mark.parametrize(
+    ("url", "expected"),
+    [
+        ("https://github.com/example/paodetong", True),
+        ("https://example.org/paodetong/", True),
+        ("https://book.example.org/x", True),
+        ("https://github.com/someone/example", False),
+        ("https://examples.io/x", False),
+    ],
+)
+def test_placeholder_addresses_are_recognised(url: str, expected: bool):
+    assert part("facts").is_placeholder(url) is expected
+
+
+def test_colab_is_a_link_only_when_the_repository_is_public():
+    link = part("facts").colab_link
+    hidden = link({"repository_url": "https://github.com/example/x"}, "chapters/01_tensors")
+    assert "公开地址未定" in hidden and "<a " not in hidden
+    known = {"repository_url": "https://github.com/someone/book", "repository_branch": "main"}
+    assert "/github/someone/book/blob/main/chapters/01_tensors.ipynb" in link(
+        known, "chapters/01_tensors"
+    )
+
+
+def test_status_line_reports_the_recorded_run_and_nothing_else():
+    facts = part("facts")
+    assert facts.status_text(STATS) == "2026-11-21，torch 2.15.0：120 个单元全部跑通，共 12 秒。"
+    assert not any(char.isdigit() for char in facts.status_text({}))
+
+
+def test_missing_memory_is_left_out():
+    stats = {**STATS["chapters/01_tensors"], "peak_mb": None}
+    assert "内存" not in part("facts").measured(stats)
+    assert "尚无执行记录" in part("facts").measured(None)
+
+
+def test_stats_are_read_from_the_build_folder(tmp_path: Path):
+    facts = part("facts")
+    assert facts.read_stats(tmp_path) == {}
+    (tmp_path / "_build").mkdir()
+    (tmp_path / "_build" / "stats.json").write_text(json.dumps(STATS), encoding="utf-8")
+    assert facts.read_stats(tmp_path) == STATS
+
+
+def test_inline_widget_assets_are_replaced_by_file_names():
+    body = (
+        "<p>a</p><style data-companion='bet'>p{}</style>"
+        '<script data-companion="bet">1</script><script data-companion="bet">1</script>'
+        "<script>keep</script>"
+    )
+    left, names = part("widgets").strip_inline(body)
+    assert left == "<p>a</p><script>keep</script>"
+    assert names == ["bet.css", "bet.js"]
+
+
+def test_sections_carry_their_anchor_title_terms_and_text():
+    html = """<article><section id="top"><h1>张量<a class="headerlink" href="#">#</a></h1>
+    <p>甲<a href="../glossary.html#term-view"><span>视图（view）</span></a>乙</p>
+    <section id="sec-a"><h2>广播 <span class="book-minutes">约 3 分钟</span></h2><br><p>丙</p>
+    <div class="cw"><p>选项</p></div><pre>x = <b>1</b></pre></section>
+    <p>丁</p></section></article><p>外面</p>"""
+    first, second = part("sections").split_sections(html)
+    assert (first.anchor, first.title, first.terms) == ("top", "张量", ["视图（view）"])
+    assert (second.anchor, second.title.strip()) == ("sec-a", "广播")
+    assert second.code == "x = 1"
+    assert "丙" in second.prose and "选项" not in second.prose and "外面" not in second.prose
+
+
+def test_tokens_are_letters_and_tell_words_apart():
+    words = part("words")
+    assert words.token("张量") == "fpcajbmp"  # 5f20 91cf，0 到 f 换成 a 到 p
+    assert words.encoded("张量 view") == f" {words.token('张量')}  view"
+    assert words.token("广播") in words.encoded("先看广播再看别的").split()
+
+
+def test_long_words_are_also_found_by_their_parts():
+    words = part("words")
+    assert words.encoded("自动求导").split() == [words.token("自动求导")]
+    assert words.token("求导") in words.inner_tokens("自动求导").split()
+
+
+def test_synonyms_follow_the_message_a_section_shows():
+    search, sections = part("search"), part("sections")
+    section = sections.Section("a", prose="The size of tensor a must match the size of tensor b")
+    assert "形状不匹配" in search.keywords(section, search.read_groups())
+    assert search.keywords(sections.Section("b", prose="无关"), search.read_groups()) == []
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "needless"),
+    [
+        ("汉", "字", True),
+        ("。", "PyTorch", True),
+        ("x", "（", True),
+        ("汉", "x", False),
+        ("a", "b", False),
+    ],
+)
+def test_line_breaks_beside_chinese_leave_no_space(before: str, after: str, needless: bool):
+    assert part("prose").is_needless(before, after) is needless
+
+
+def test_page_toc_drops_the_page_title():
+    toc = '<ul>\n<li><a href="#">张量</a><ul>\n<li><a href="#a">甲</a></li>\n</ul>\n</li>\n</ul>\n'
+    assert part("page").page_toc(toc) == '<ul>\n<li><a href="#a">甲</a></li>\n</ul>'
+    assert part("page").page_toc('<ul>\n<li><a href="#">张量</a></li>\n</ul>\n') == ""
+
+
+def test_tidy_body_makes_images_lazy_and_wide_tables_scroll():
+    tidy = part("page").tidy_body
+    assert 'loading="lazy"' in tidy('<img src="a.png" alt="图">')
+    assert tidy('<table class="docutils"></table>').startswith('<div class="table-box">')
+    trace = (
+        '<span class="gt">' + "-" * 75 + "</span>\nValueError  Traceback (most recent call last)\nx"
+    )
+    assert tidy(trace) == "x"
+
+
+def test_folder_of_the_cache_is_the_executors_when_it_exists(tmp_path: Path):
+    notebooks = part("notebooks")
+    assert notebooks.cache_path(tmp_path) == tmp_path / "_build" / ".jupyter_cache"
+    assert notebooks.cache_path(ROOT).name.startswith(".jupyter_cache-")
