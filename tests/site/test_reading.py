@@ -1,0 +1,76 @@
+"""读者会做的动作：换主题、开目录、复制代码、展开提示，键盘都够得到。"""
+
+from __future__ import annotations
+
+import pytest
+
+from .conftest import HTML, PHONE, Visitor
+
+CHAPTER = next(iter(sorted(HTML.glob("chapters/01_*.html"))), HTML / "intro.html")
+NAME = CHAPTER.relative_to(HTML).with_suffix("").as_posix()
+needs_chapter = pytest.mark.skipif(NAME == "intro", reason="第 1 章不在这份网站里")
+
+
+def test_theme_choice_survives_a_new_page(visitor: Visitor) -> None:
+    with visitor.open("intro") as (page, _):
+        page.locator(".theme-switch").click()  # 跟随系统 → 浅色
+        page.locator(".theme-switch").click()  # → 深色
+        page.goto(f"{visitor.base}glossary.html")
+        assert page.evaluate("document.documentElement.dataset.theme") == "dark"
+
+
+def test_skip_link_is_the_first_stop_and_lands_on_the_text(visitor: Visitor) -> None:
+    with visitor.open("intro") as (page, _):
+        page.keyboard.press("Tab")
+        page.keyboard.press("Enter")
+        assert page.evaluate("document.activeElement.id") == "main"
+
+
+def test_phone_menu_opens_and_closes(visitor: Visitor) -> None:
+    with visitor.open("intro", size=PHONE) as (page, _):
+        page.locator(".nav-open").click()
+        assert page.locator("#site-nav a").first.bounding_box()["y"] < PHONE[1]  # type: ignore[index]
+        page.keyboard.press("Escape")
+        assert page.locator("#site-nav a").first.bounding_box()["y"] > PHONE[1]  # type: ignore[index]
+
+
+@needs_chapter
+def test_copy_button_copies_exactly_the_code(visitor: Visitor) -> None:
+    with visitor.open(NAME) as (page, _):
+        page.context.grant_permissions(["clipboard-read", "clipboard-write"])
+        box = page.locator(".cell_input:visible").first
+        code = box.locator("pre").inner_text().rstrip()
+        box.hover()
+        box.locator("button.copy").click()
+        box.get_by_text("已复制").wait_for()
+        assert page.evaluate("navigator.clipboard.readText()") == code
+
+
+@needs_chapter
+def test_hint_and_solution_open_without_scripts(visitor: Visitor) -> None:
+    context = visitor.browser.new_context(java_script_enabled=False)
+    page = context.new_page()
+    page.goto(f"{visitor.base}{NAME}.html")
+    solution = page.locator("details.solution").first
+    assert not solution.locator("pre").first.is_visible()
+    solution.locator("summary").first.click()
+    assert solution.locator("pre").first.is_visible()
+    context.close()
+
+
+@needs_chapter
+def test_wide_code_can_be_scrolled_by_keyboard(visitor: Visitor) -> None:
+    with visitor.open(NAME, size=PHONE) as (page, _):
+        unreachable = page.evaluate(
+            """[...document.querySelectorAll("article pre, article .table-box")]
+            .filter(box => box.scrollWidth > box.clientWidth && box.tabIndex < 0).length"""
+        )
+        assert unreachable == 0
+
+
+@needs_chapter
+def test_chapter_offers_its_notebook_for_download(visitor: Visitor) -> None:
+    with visitor.open(NAME) as (page, _):
+        link = page.locator(".book-facts a[download]").first
+        answer = page.request.get(link.evaluate("link => link.href"))
+        assert answer.ok and answer.json()["nbformat"] == 4

@@ -1,0 +1,71 @@
+"""站内搜索：常问的词，第一条就是讲它的那一节；读不到索引时有备用页。"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+from playwright.sync_api import Page
+
+from .conftest import HTML, Visitor
+
+CHAPTER_1 = "chapters/01_tensors.html"
+ANSWERS = {  # 查询 → 哪些小节算答对
+    "广播": ["sec-broadcast"],
+    "步幅": ["sec-views"],
+    "视图": ["sec-views", "sec-index"],
+    "reshape": ["sec-views"],
+    "形状不匹配": ["sec-broadcast"],
+    "不连续": ["sec-views"],
+    "stride": ["sec-views"],
+}
+
+
+@pytest.fixture(scope="module")
+def page(visitor: Visitor) -> Iterator[Page]:
+    with visitor.open("intro") as (page, _):
+        yield page
+
+
+def ask(page: Page, query: str) -> list[str]:
+    """在 Ctrl-K 搜索框里输入 ``query``，返回结果的地址。"""
+    if not page.locator("dialog.search-dialog").evaluate("box => box.open"):
+        page.keyboard.press("Control+k")
+    page.locator(".search-dialog input").fill("")
+    page.wait_for_function("!document.querySelector('.search-status').textContent")
+    page.locator(".search-dialog input").fill(query)
+    page.wait_for_function("document.querySelector('.search-status').textContent")
+    return [link.get_attribute("href") or "" for link in page.locator(".search-hits a").all()]
+
+
+@pytest.mark.skipif(not (HTML / CHAPTER_1).is_file(), reason="第 1 章不在这份网站里")
+@pytest.mark.parametrize(("query", "sections"), ANSWERS.items())
+def test_first_hit_is_the_section_that_teaches_it(
+    page: Page, query: str, sections: list[str]
+) -> None:
+    hits = ask(page, query)
+    assert hits and hits[0].endswith(tuple(f"{CHAPTER_1}#{name}" for name in sections)), hits
+
+
+def test_every_hit_leads_to_an_existing_place(page: Page, visitor: Visitor) -> None:
+    for url in ask(page, "张量"):
+        path, _, anchor = url.partition("#")
+        name = path.removeprefix("/book/")
+        assert f'id="{anchor}"' in (HTML / name).read_text(encoding="utf-8"), url
+
+
+def test_nonsense_finds_nothing_and_says_so(page: Page) -> None:
+    assert ask(page, "zzzqqqxxx") == []
+    assert "没有找到" in page.locator(".search-status").inner_text()
+
+
+def test_hits_mark_the_words_that_were_asked(page: Page) -> None:
+    ask(page, "广播")
+    assert page.locator(".search-hits mark").first.inner_text() == "广播"
+
+
+def test_fallback_page_cuts_chinese_queries(visitor: Visitor) -> None:
+    with visitor.open("search") as (page, log):
+        page.goto(f"{visitor.base}search.html?q=张量形状")
+        page.wait_for_selector("#search-results li a")
+        assert log.problems() == []
