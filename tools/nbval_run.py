@@ -23,11 +23,11 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from tools.fixed import ENVIRONMENT
 from tools.notebooks import ROOT, ToolError, chapter_paths, write_text
+from tools.wheel import build_wheel, run_module
 
-__all__ = ["build_wheel", "main", "validate"]
+__all__ = ["main", "validate"]
 
 SANITIZER = Path(__file__).with_name("nbval_sanitize.cfg")
-PACKAGED = ("pyproject.toml", "README.md", "LICENSE")
 # 每个 Python 进程一启动就执行：内核、工作进程都算在内。
 SITECUSTOMIZE = '''"""章节复跑的严格条件。"""
 
@@ -42,23 +42,6 @@ multiprocessing.set_start_method("spawn")
 '''
 
 
-def build_wheel(folder: Path, root: Path = ROOT) -> Path:
-    """返回打进 ``folder`` 的轮子；在副本里打，源码目录不留下任何东西。
-
-    Raises:
-        ToolError: 打包失败。
-    """
-    with tempfile.TemporaryDirectory() as temporary:
-        copy = Path(temporary)
-        for name in PACKAGED:
-            if (root / name).exists():
-                shutil.copy2(root / name, copy)
-        ignored = shutil.ignore_patterns("__pycache__", "*.egg-info")
-        shutil.copytree(root / "src", copy / "src", ignore=ignored)
-        _call(["build", "--wheel", "--no-isolation", "--outdir", str(folder)], cwd=copy)
-    return next(folder.glob("*.whl"))
-
-
 def validate(paths: Iterable[Path], root: Path = ROOT, *, strict: bool) -> int:
     """返回 pytest 的退出码：0 全部跑通（``strict`` 时输出也都一致）。
 
@@ -71,7 +54,7 @@ def validate(paths: Iterable[Path], root: Path = ROOT, *, strict: bool) -> int:
         notes.mkdir()
         bare.mkdir()
         wheel = build_wheel(base, root)
-        _call(["pip", "install", "--quiet", "--no-deps", "--target", str(package), str(wheel)])
+        run_module(["pip", "install", "--quiet", "--no-deps", "--target", str(package), str(wheel)])
         write_text(package / "sitecustomize.py", SITECUSTOMIZE)
         for path in paths:
             shutil.copy2(path, notes)
@@ -137,20 +120,6 @@ def _check_origin(package: Path, notes: Path, environment: dict[str, str]) -> No
     origin = result.stdout.strip()
     if not origin or package not in Path(origin).parents:
         raise ToolError(f"复跑导入的 companion 应来自轮子，实为 {origin or result.stderr[-500:]}")
-
-
-def _call(arguments: list[str], cwd: Path | None = None) -> None:
-    result = subprocess.run(
-        [sys.executable, "-m", *arguments],
-        cwd=cwd,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        encoding="utf-8",
-        errors="replace",
-        check=False,
-    )
-    if result.returncode:
-        raise ToolError(f"{' '.join(arguments[:2])} 失败：\n{result.stdout[-1500:]}")
 
 
 if __name__ == "__main__":

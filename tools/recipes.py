@@ -99,6 +99,9 @@ def _build_site(python: Path, env: dict[str, str], root: Path) -> None:
     if code:
         print("\n".join(_complaints(text)))
         raise Stop("网站没有建成：原因在上面，全部输出在 _build/site.log。")
+    code, _ = stream([python, "tools/wheel.py", index.parent], env, root, echo=False)
+    if code:  # 单独打开的笔记本从网站上装它
+        raise Stop("网站建成了，伴学包的轮子没有打出来：运行 python tools/wheel.py _build 看原因。")
     stamp.write_text(digest, encoding="utf-8", newline="\n")
 
 

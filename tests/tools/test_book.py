@@ -70,12 +70,13 @@ def calls(monkeypatch, tmp_path):
     return fake
 
 
-def test_book_executes_before_it_builds_strictly(calls, capsys):
+def test_book_executes_then_builds_strictly_then_adds_the_wheel(calls, capsys):
     stats = '{"chapters/01_tensors": {"seconds": 12.3}}'
     (calls.root / "_build" / "stats.json").write_text(stats, encoding="utf-8")
     assert recipes.run("book", [], calls.root) == 0
-    execute, build = calls.seen
+    execute, build, wheel = calls.seen
     assert execute == "tools/execute.py"
+    assert wheel == f"tools/wheel.py {calls.root / '_build' / 'html'}"
     assert build.endswith("build . -W -n --keep-going")
     shown = capsys.readouterr().out
     assert "12.3 秒  chapters/01_tensors" in shown
@@ -119,7 +120,7 @@ def test_any_changed_source_builds_again(built, name):
     (built.root / name).parent.mkdir(exist_ok=True)
     (built.root / name).write_text("二", encoding="utf-8")
     recipes.run("book", [], built.root)
-    assert len(built.seen) == 2
+    assert len(built.seen) == 3
 
 
 def test_after_a_failed_build_the_next_one_builds_again(built):
@@ -130,7 +131,7 @@ def test_after_a_failed_build_the_next_one_builds_again(built):
     built.failing.clear()
     (built.root / "intro.md").unlink()  # 改回建成时的样子也不能当作建好了
     recipes.run("book", [], built.root)
-    assert len(built.seen) == 4
+    assert [line.split()[0] for line in built.seen].count("-c") == 2  # 建了两次站
 
 
 def test_execute_stores_the_outputs_of_the_named_chapters(calls):
