@@ -1,0 +1,112 @@
+"""第 4 章各题的典型错误答案：类型和形状多半是对的，错的是提示里点名的那件事。"""
+
+import torch
+import torch.nn.functional as F
+
+
+def _sizes(n, valid, test):
+    return [n - valid - test, valid, test]
+
+
+def _order(n, seed):
+    return torch.randperm(n, generator=torch.Generator().manual_seed(seed))
+
+
+def _global_seed(n, valid, test, seed):
+    torch.manual_seed(seed)
+    return torch.randperm(n).split(_sizes(n, valid, test))
+
+
+def _three_shuffles(n, valid, test, seed):
+    return tuple(_order(n, seed + i)[:size] for i, size in enumerate(_sizes(n, valid, test)))
+
+
+def _no_zero_grad(model, inputs, targets, optimizer):
+    loss = F.cross_entropy(model(inputs), targets)
+    loss.backward()
+    optimizer.step()
+    return loss.item()
+
+
+def _zero_too_late(model, inputs, targets, optimizer):
+    loss = F.cross_entropy(model(inputs), targets)
+    loss.backward()
+    optimizer.zero_grad()
+    optimizer.step()
+    return loss.item()
+
+
+def _softmax_twice(model, inputs, targets, optimizer):
+    loss = F.cross_entropy(model(inputs).softmax(1), targets)
+    optimizer.zero_grad()
+    loss.backward()
+    optimizer.step()
+    return loss.item()
+
+
+def _one_step(model, inputs, targets, optimizer, twice=False):
+    loss = F.cross_entropy(model(inputs), targets)
+    optimizer.zero_grad()
+    loss.backward()
+    optimizer.step()
+    if twice:
+        optimizer.step()
+    return loss
+
+
+def _loss_after(model, inputs, targets, optimizer):
+    _one_step(model, inputs, targets, optimizer)
+    return F.cross_entropy(model(inputs), targets).item()
+
+
+def _accuracy(model, loader, *, switch=True, restore=True, grad=False, weigh=True, scale=1):
+    before, right, total, shares = model.training, 0, 0, []
+    if switch:
+        model.eval()
+    with torch.set_grad_enabled(grad):
+        for inputs, targets in loader:
+            hits = (model(inputs).argmax(1) == targets).sum().item()
+            right, total = right + hits, total + len(targets)
+            shares.append(hits / len(targets))
+    if restore:
+        model.train(before)
+    return scale * (right / total if weigh else sum(shares) / len(shares))
+
+
+WRONG = {
+    "three_way": [
+        lambda n, valid, test, seed: torch.arange(n).split(_sizes(n, valid, test)),
+        _global_seed,
+        _three_shuffles,  # 打乱三次
+        lambda n, valid, test, seed: _order(n, 0).split(_sizes(n, valid, test)),
+        lambda n, valid, test, seed: _order(n, seed).split([valid, test, n - valid - test]),
+    ],
+    "num_steps": [
+        lambda n, batch, epochs, drop_last=False: n // batch * epochs,
+        lambda n, batch, epochs, drop_last=False: epochs,  # 一轮改一次
+        lambda n, batch, epochs, drop_last=False: -(-n // batch) * epochs,  # 不看 drop_last
+        lambda n, batch, epochs, drop_last=False: (
+            n // batch * epochs if drop_last else -(-n * epochs // batch)
+        ),  # 零头攒到下一轮
+    ],
+    "epoch_loss": [
+        lambda losses, sizes: sum(losses) / len(losses),
+        lambda losses, sizes: sum(a * b for a, b in zip(losses, sizes, strict=True)),
+        lambda losses, sizes: sum(a * b for a, b in zip(losses, sizes, strict=True)) / len(losses),
+    ],
+    "train_step": [
+        _no_zero_grad,
+        _zero_too_late,
+        _softmax_twice,
+        _one_step,  # 返回张量
+        lambda *args: _one_step(*args, twice=True).item(),
+        _loss_after,
+    ],
+    "accuracy": [
+        lambda model, loader: _accuracy(model, loader, weigh=False),  # 各批平均
+        lambda model, loader: _accuracy(model, loader, switch=False),
+        lambda model, loader: _accuracy(model, loader, restore=False),
+        lambda model, loader: _accuracy(model, loader, grad=True),
+        lambda model, loader: _accuracy(model, loader, scale=100.0),
+    ],
+}
