@@ -101,6 +101,11 @@ def _sparse():
     return "变大" if s.indices().nbytes + s.values().nbytes == 2.5 * half.nbytes else "别的"
 
 
+def _repeated():
+    s = torch.sparse_coo_tensor([[0, 0], [1, 1]], [2, 3], (2, 2), check_invariants=True)
+    return "5，相加" if s.to_dense()[0, 1] == 5 else "别的"
+
+
 def _draws():
     before = torch.get_rng_state()
     torch.empty(4)
@@ -150,6 +155,7 @@ ANSWERS = {
     "inplace-plus": _alias(),
     "device-auto": torch.ones(2).device.type.upper(),
     "sparse-memory": _sparse(),
+    "coo-repeated": _repeated(),
     "final-keepdim": str(tuple(torch.ones(32, 3, 28, 28).mean(dim=(0, 2, 3), keepdim=True).shape)),
     "final-copy": _copied(),
     "final-uint8": "减法先在 uint8 里绕了回去" if (BYTE[0] - BYTE[1]).float() == 248 else "别的",
