@@ -36,12 +36,13 @@ def _mean_of_integers():
         return "报错"
 
 
-def _nearest():
+def _late_float():
     digits = load_digits()
     x, y = digits.images.flatten(1).float(), digits.labels
     m = torch.stack([x[:1000][y[:1000] == k].mean(0) for k in range(10)])
-    right = (x[1000:, None] - m).square().sum(-1).argmin(1) == y[1000:]
-    return "接近九成" if 0.85 < right.float().mean() < 0.9 else "别的"
+    raw, template = digits.images.flatten(1)[1000:, None], m.round().to(torch.uint8)
+    right = (raw - template).float().square().sum(-1).argmin(1) == y[1000:]
+    return "两成多" if 0.2 < right.float().mean() < 0.3 else "别的"
 
 
 def _copied():
@@ -148,7 +149,7 @@ ANSWERS = {
     "argmax-dim": str(GRID.argmax(dim=0).tolist()),
     "cat-or-stack": "`torch.stack`" if torch.stack([T, T]).shape == (2, 2, 3) else "`torch.cat`",
     "broadcast-shape": str(tuple(torch.broadcast_shapes((5, 1, 4), (3, 1)))),
-    "nearest-accuracy": _nearest(),
+    "late-float": _late_float(),
     "matmul-shape": str(tuple((torch.rand(5, 2, 3) @ torch.rand(3, 4)).shape)),
     "oom-size": f"约 {TERA.nbytes / 1e12:.0f} TB",
     "numpy-rebind": _rebind(),
