@@ -10,7 +10,7 @@ from companion.widgets.questions import Bet, Option, find_bet, find_quiz
 
 __all__ = ["bet", "quiz"]
 
-TAG = '<span class="cw-tag">先猜</span>'
+TAG = '<span class="cw-tag">先猜</span> '
 TITLES = {
     "before": "先押 {n} 题。只记下，不给答案；章末再押一次。",
     "after": "同样的 {n} 题，再押一次。这回当场给答案。",
@@ -49,9 +49,7 @@ def quiz(name: str, when: Literal["before", "after"] | None = None) -> Widget:
     check_choice("when", when, list(TITLES))
     questions = find_quiz(name)
     title = TITLES[when].format(n=len(questions))
-    items = "\n".join(
-        _quiz_item(i, key, question, when) for i, (key, question) in enumerate(questions.items(), 1)
-    )
+    items = "\n".join(_quiz_item(key, question, when) for key, question in questions.items())
     body = (
         f'<div class="cw cw-quiz" data-widget="quiz" data-name="{escape(name)}"'
         f' data-when="{when or ""}" role="group" aria-label="{title}"'
@@ -62,9 +60,9 @@ def quiz(name: str, when: Literal["before", "after"] | None = None) -> Widget:
     return Widget("bet", body, "\n".join([title, *lines]))
 
 
-def _quiz_item(number: int, key: str, question: Bet, when: str | None) -> str:
+def _quiz_item(key: str, question: Bet, when: str | None) -> str:
     """小测里的一题；章首那次连答案也不写进页面。"""
-    fieldset = _fieldset(question, f'<span class="cw-number">{number}</span>')
+    fieldset = _fieldset(question, "")
     reasons = "" if when == "before" else _reasons(question)
     return (
         f'<li class="cw-bet" data-bet="{escape(key)}"{_default(question)}>{fieldset}{reasons}</li>'
