@@ -21,9 +21,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from tools.notebooks import ROOT, ToolError, chapter_paths, read_notebook
 
-__all__ = ["chapter_proof", "covered_cells", "load", "main", "problems"]
+__all__ = ["LAST", "chapter_proof", "covered_cells", "load", "main", "problems"]
 
-LAST = {"T": 156, "C": 226}
+LAST = {"T": 156, "C": 226}  # 主题与论断各编到几号
 KEY = re.compile(r"([TC])(\d{3})")
 
 

@@ -7,7 +7,8 @@ import re
 from collections.abc import Iterator
 
 from tools.lint_chapter import Chapter, Finding
-from tools.notebooks import Notebook, display_width, tags
+from tools.notebooks import Notebook, tags
+from tools.steps import display_width
 
 __all__ = ["RULES", "wide_cells"]
 

@@ -8,12 +8,12 @@ from collections.abc import Iterator
 from itertools import pairwise
 from typing import Any
 
+from tools.coverage import LAST
 from tools.lint_chapter import Chapter, Finding, parse_cell
 from tools.notebooks import Notebook
 
 __all__ = ["RULES"]
 
-LAST = {"C": 226, "T": 156}
 NUMBER = re.compile(r"(?<![A-Za-z0-9])([CT])(\d{3})(?![A-Za-z0-9])")
 MYTH = re.compile(r"^:+\{admonition\}\s*(.*)\n(?:^:\w.*\n)*?^:class:.*\bmyth\b", re.MULTILINE)
 MYTH_TITLE = re.compile(r"误解 C\d{3}")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import unicodedata
 import warnings
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -18,7 +17,6 @@ __all__ = [
     "ToolError",
     "chapter_paths",
     "code_cells",
-    "display_width",
     "read_notebook",
     "tags",
     "toc_documents",
@@ -57,11 +55,6 @@ def tags(cell: Notebook) -> frozenset[str]:
 def code_cells(notebook: Notebook) -> list[Notebook]:
     """返回有内容的代码单元，按原来的顺序。"""
     return [cell for cell in notebook.cells if cell.cell_type == "code" and cell.source.strip()]
-
-
-def display_width(line: str) -> int:
-    """返回一行占的列数：汉字和全角标点算 2 列。"""
-    return sum(2 if unicodedata.east_asian_width(char) in "WF" else 1 for char in line)
 
 
 def toc_documents(root: Path = ROOT) -> list[str]:

@@ -19,6 +19,7 @@ __all__ = [
     "Interrupted",
     "Result",
     "Step",
+    "display_width",
     "pytest_counts",
     "run_steps",
     "stream",
@@ -173,7 +174,7 @@ def summary(results: Sequence[Result]) -> str:
     for item in results:
         numbers = (str(item.passed), str(item.failed), str(item.skipped))
         rows.append((item.name, item.word, *numbers, f"{item.seconds:.1f} 秒", item.note))
-    widths = [max(_width(row[i]) for row in rows) for i in range(6)]
+    widths = [max(display_width(row[i]) for row in rows) for i in range(6)]
     lines = []
     for row in rows:
         cells = [
@@ -185,10 +186,11 @@ def summary(results: Sequence[Result]) -> str:
     return "\n".join([*lines, "{} passed, {} failed, {} skipped".format(*total)])
 
 
-def _width(text: str) -> int:
+def display_width(text: str) -> int:
+    """返回一行字占的列数：汉字和全角标点算 2 列。"""
     return sum(2 if unicodedata.east_asian_width(char) in "WF" else 1 for char in text)
 
 
 def _pad(text: str, width: int, right: bool) -> str:
-    blank = " " * (width - _width(text))
+    blank = " " * (width - display_width(text))
     return blank + text if right else text + blank

@@ -15,7 +15,8 @@ HAN = re.compile(r"[\u3400-\u9fff]")
 CHAPTER = re.compile(r"chapters/(\d\d)_")
 MARKS = {"★": "必读", "☆": "选读"}
 HAN_PER_MINUTE, SECONDS_PER_CELL, SECONDS_PER_EXERCISE = 400, 20, 90
-HOW = f"估计：每分钟读 {HAN_PER_MINUTE} 字，一个代码单元 {SECONDS_PER_CELL} 秒，一道练习 90 秒"
+HOW = f"估计：每分钟读 {HAN_PER_MINUTE} 字，一个代码单元 {SECONDS_PER_CELL} 秒，"
+HOW += f"一道练习 {SECONDS_PER_EXERCISE} 秒"
 
 
 def chapter_number(docname: str) -> int | None:

@@ -1,6 +1,7 @@
 """检查器分得清对错：每题至少两种典型错误，各得到各的话；对的答案由章节里的解答来证。"""
 
-import importlib.util
+import importlib
+import runpy
 from pathlib import Path
 
 import pytest
@@ -12,10 +13,7 @@ CHAPTERS = sorted(path.stem for path in HERE.glob("ch*.py"))
 
 
 def wrong_answers(chapter: str) -> dict[str, list[object]]:
-    spec = importlib.util.spec_from_file_location(chapter, HERE / f"{chapter}.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module.WRONG
+    return runpy.run_path(str(HERE / f"{chapter}.py"))["WRONG"]
 
 
 @pytest.mark.parametrize("chapter", CHAPTERS)
