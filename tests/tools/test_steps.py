@@ -111,6 +111,8 @@ sys.exit(book.main(["book"]))
 )
 def test_ctrl_c_leaves_one_line_and_exit_code_130(child, line):
     code = PARENT.format(root=str(ROOT), child=child)
+    # 在 nohup 或后台脚本里 SIGINT 是被忽略的，子进程会照抄；先恢复它
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     process = subprocess.Popen(
         python(code),
         env={**os.environ, **UTF8},
