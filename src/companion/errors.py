@@ -6,6 +6,13 @@ CompanionError                          抓它就抓住了全部
 ├── DtypeError (TypeError)              张量的 dtype 不对
 ├── DataError (ValueError)              数据不能用：加载器是空的、批不是约定的样子
 ├── NonFiniteError (FloatingPointError) 损失成了 nan 或 inf
+├── CheckpointError (RuntimeError)      存档用不了
+│   ├── CorruptCheckpointError          文件坏了：缺、断、校验和不符
+│   ├── MismatchError                   存的是另一个模型、另一个优化器
+│   └── NewerFormatError                存档的格式比这个 companion 新
+├── RunError (RuntimeError)             目录里已有别的运行，或正被另一个进程写
+├── DownloadError (OSError)             几个地址都没有下载成功
+├── LaunchError (RuntimeError)          某个进程失败或超时
 └── NotReadyError (NotImplementedError) 名字已经定下，功能尚未实现
 """
 
@@ -17,11 +24,18 @@ from torch.nn import functional as F
 
 __all__ = [
     "ArgumentError",
+    "CheckpointError",
     "CompanionError",
+    "CorruptCheckpointError",
     "DataError",
+    "DownloadError",
     "DtypeError",
+    "LaunchError",
+    "MismatchError",
+    "NewerFormatError",
     "NonFiniteError",
     "NotReadyError",
+    "RunError",
     "ShapeError",
     "check_choice",
     "check_labels",
@@ -59,6 +73,34 @@ class DataError(CompanionError, ValueError):
 
 class NonFiniteError(CompanionError, FloatingPointError):
     """损失成了 nan 或 inf，再训练下去没有意义。"""
+
+
+class CheckpointError(CompanionError, RuntimeError):
+    """存档用不了；三种原因各有自己的类。"""
+
+
+class CorruptCheckpointError(CheckpointError):
+    """存档的文件坏了：缺文件、被截断、校验和不符。"""
+
+
+class MismatchError(CheckpointError):
+    """存档是好的，但存的是另一个模型、另一个优化器。"""
+
+
+class NewerFormatError(CheckpointError):
+    """存档的格式比这个 companion 新，读不懂。"""
+
+
+class RunError(CompanionError, RuntimeError):
+    """目录里已经有别的运行，或者正被另一个进程写。"""
+
+
+class DownloadError(CompanionError, OSError):
+    """几个地址都没有下载成功，或者下载到的不是那个文件。"""
+
+
+class LaunchError(CompanionError, RuntimeError):
+    """启动的进程里有一个失败了，或者到时间还没有结束。"""
 
 
 class NotReadyError(CompanionError, NotImplementedError):
