@@ -9,6 +9,7 @@
 - ``manifest`` 清单：写、核对
 - ``values``   把状态换成普通的值
 - ``weights``  只要权重：safetensors 的导出和导入
+- ``sharded``  FSDP2 的分片存档，用的时候另外导入；``dcp`` 是它的张量读写
 - ``disk``     落盘和校验和
 """
 
