@@ -1,9 +1,11 @@
-"""可复现：固定随机种子，写出这次运行的环境。"""
+"""可复现：固定随机种子，存取随机数发生器的状态，写出这次运行的环境。"""
 
 import os
 import platform
 import random
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -11,7 +13,13 @@ import torch
 from companion.device import device_name, pick_device
 from companion.errors import ArgumentError
 
-__all__ = ["Environment", "environment", "seed_everything"]
+__all__ = [
+    "Environment",
+    "environment",
+    "random_state",
+    "restore_random_state",
+    "seed_everything",
+]
 
 
 def seed_everything(seed: int) -> None:
@@ -25,6 +33,37 @@ def seed_everything(seed: int) -> None:
     random.seed(seed)
     np.random.seed(seed)
     torch.manual_seed(seed)
+
+
+def random_state() -> dict[str, Any]:
+    """Python、NumPy、torch（含全部用到的加速器）的全局随机数发生器此刻的状态。
+
+    键是 ``python``、``numpy``、``torch``、``accelerators``；里面只有列表、数和张量，可以存进文件。
+    """
+    version, numbers, gauss = random.getstate()
+    legacy: Any = np.random.get_state()  # 五项：名字、624 个数、位置、存着一个高斯数吗、那个数
+    _, key, position, has_gauss, cached = legacy
+    return {
+        "python": [version, list(numbers), gauss],
+        "numpy": [torch.tensor(key.astype(np.int64)), int(position), int(has_gauss), float(cached)],
+        "torch": torch.get_rng_state(),
+        "accelerators": _accelerator_states(),
+    }
+
+
+def restore_random_state(state: Mapping[str, Any]) -> None:
+    """什么也不返回：让各个全局发生器回到 ``random_state()`` 记下的那一刻。
+
+    加速器比记下时少，多出来的状态就不用。
+    """
+    version, numbers, gauss = state["python"]
+    random.setstate((version, tuple(numbers), gauss))
+    key, position, has_gauss, cached = state["numpy"]
+    np.random.set_state(("MT19937", key.numpy().astype(np.uint32), position, has_gauss, cached))
+    torch.set_rng_state(state["torch"])
+    module, count = _accelerators()
+    for i, saved in enumerate(state["accelerators"][:count]):
+        module.set_rng_state(saved, i) if count > 1 else module.set_rng_state(saved)
 
 
 @dataclass(frozen=True)
@@ -58,6 +97,24 @@ def environment() -> Environment:
         system=platform.system(),
         machine=platform.machine(),
     )
+
+
+def _accelerators() -> tuple[Any, int]:
+    """加速器的模块（如 ``torch.cuda``）和个数；没有加速器时是 ``(None, 0)``。"""
+    device = torch.accelerator.current_accelerator(check_available=True)
+    if device is None:
+        return None, 0
+    return torch.get_device_module(device), torch.accelerator.device_count()
+
+
+def _accelerator_states() -> list[torch.Tensor]:
+    """每个加速器的发生器状态。还没有用过加速器就是 []：问它会启动它，白等几秒。"""
+    module, count = _accelerators()
+    if not count or not getattr(module, "is_initialized", lambda: True)():
+        return []
+    if count == 1:  # 苹果芯片的 get_rng_state 不收编号
+        return [module.get_rng_state()]
+    return [module.get_rng_state(i) for i in range(count)]
 
 
 def _usable_cores() -> int:

@@ -8,8 +8,9 @@ import torch
 
 import companion
 from companion.__main__ import report
+from companion.checkpoint import load_checkpoint, save_checkpoint
 from companion.errors import ArgumentError
-from companion.repro import environment, seed_everything
+from companion.repro import environment, random_state, restore_random_state, seed_everything
 
 
 def draw():
@@ -36,6 +37,68 @@ def test_seed_everything_gives_torch_the_stream_of_manual_seed():
 def test_a_seed_that_numpy_would_refuse_is_explained(seed):
     with pytest.raises(ArgumentError, match=r"seed 应为 0 到 2\*\*32 - 1 的整数"):
         seed_everything(seed)
+
+
+def gaussian():
+    """凑出高斯数的发生器会多抽一个留着，它也是状态。"""
+    return random.gauss(), float(np.random.randn()), torch.randn(1).item()
+
+
+@pytest.mark.parametrize("draw_once", [draw, gaussian])
+def test_restoring_the_random_state_repeats_the_same_numbers(draw_once):
+    seed_everything(5)
+    draw_once()
+    state = random_state()
+    first = [draw_once() for _ in range(3)]
+    restore_random_state(state)
+    assert [draw_once() for _ in range(3)] == first
+
+
+def test_the_random_state_survives_a_checkpoint(tmp_path):
+    gaussian()
+    path = save_checkpoint(tmp_path, {"rng": random_state()}, step=1)
+    expected = draw(), gaussian()
+    restore_random_state(load_checkpoint(path)[0]["rng"])
+    assert (draw(), gaussian()) == expected
+
+
+def test_the_random_state_is_a_copy_and_taking_it_draws_nothing():
+    seed_everything(1)
+    expected = draw()
+    seed_everything(1)
+    state = random_state()
+    assert draw() == expected
+    restore_random_state(state)
+    assert draw() == expected
+
+
+class FakeAccelerator:
+    def __init__(self, count):
+        self.states = [torch.tensor([i], dtype=torch.uint8) for i in range(count)]
+
+    def get_rng_state(self, i=0):
+        return self.states[i]
+
+    def set_rng_state(self, state, i=0):
+        self.states[i] = state
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_every_accelerator_has_its_state_saved_and_restored(monkeypatch, count):
+    fake = FakeAccelerator(count)
+    monkeypatch.setattr("companion.repro._accelerators", lambda: (fake, count))
+    state, before = random_state(), list(fake.states)
+    fake.states = [torch.tensor([9], dtype=torch.uint8)] * count
+    restore_random_state(state)
+    assert fake.states == before
+    assert len(state["accelerators"]) == count
+
+
+def test_an_accelerator_that_is_not_in_use_is_not_started(monkeypatch):
+    fake = FakeAccelerator(1)
+    fake.is_initialized = lambda: False
+    monkeypatch.setattr("companion.repro._accelerators", lambda: (fake, 1))
+    assert random_state()["accelerators"] == []
 
 
 def test_environment_is_one_line_naming_python_torch_cores_and_system():

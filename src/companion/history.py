@@ -1,0 +1,107 @@
+"""逐轮的记录：一轮一个字典；按列取、找最好的一轮、画曲线。"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from companion.errors import check_choice
+from companion.plot import curves
+
+__all__ = ["History"]
+
+_CHINESE = {"train": "训练", "valid": "验证", "loss": "损失", "accuracy": "准确率"}
+
+
+@dataclass(repr=False)
+class History:
+    """逐轮的记录：``records`` 一轮一个字典，``history["valid_loss"]`` 是其中一列。"""
+
+    records: list[dict[str, Any]] = field(default_factory=list)
+
+    @property
+    def names(self) -> list[str]:
+        """全部列名，按出现的先后。"""
+        return list(dict.fromkeys(name for record in self.records for name in record))
+
+    def __getitem__(self, name: str) -> list[Any]:
+        """名为 ``name`` 的一列，一轮一个值；那一轮没有记它就是 ``None``。"""
+        check_choice("列名", name, self.names)
+        return [record.get(name) for record in self.records]
+
+    def __len__(self) -> int:
+        return len(self.records)
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        return iter(self.records)
+
+    def __repr__(self) -> str:
+        last = f"；最后一轮 {_numbers(self.records[-1])}" if self.records else ""
+        return f"History({len(self.records)} 轮{last})"
+
+    def best(self, name: str, mode: str = "min") -> tuple[int, float] | None:
+        """``name`` 最好的一轮和那时的值 ``(轮次, 值)``；一个能比的数也没有就是 ``None``。
+
+        并列取最早的，nan 不算数。轮次取自记录里的 ``epoch``，没有就从 1 数。
+
+        Raises:
+            ArgumentError: ``mode`` 不是 ``"min"``（越小越好）或 ``"max"``（越大越好）。
+        """
+        found = self._best(name, mode)
+        if found is None:
+            return None
+        record = self.records[found]
+        return int(record.get("epoch", found + 1)), float(record[name])
+
+    def stalled(self, name: str, mode: str, patience: int) -> bool:
+        """``name`` 是不是已经连续 ``patience`` 轮没有变好。打平不算变好。
+
+        只看记录，所以中断后接着练，回答也一样。
+
+        Raises:
+            ArgumentError: 没有叫 ``name`` 的列，或 ``mode`` 不对。
+        """
+        if self.records:
+            check_choice("列名", name, self.names)
+        best = self._best(name, mode)
+        return len(self.records) - 1 - (-1 if best is None else best) >= patience
+
+    def plot(self, *names: str) -> None:
+        """画逐轮的曲线，返回 None；不给 ``names`` 就画全部叫 ``…loss`` 的列。
+
+        Raises:
+            ArgumentError: 没有这一列。
+            ShapeError: 一列可画的数也没有。
+        """
+        chosen = names or tuple(name for name in self.names if name.endswith("loss"))
+        series = {_chinese(name): self._line(name) for name in chosen}
+        units = {_chinese(name.removeprefix("train_").removeprefix("valid_")) for name in chosen}
+        curves(series, "轮次", units.pop() if len(units) == 1 else "取值")
+
+    def _line(self, name: str) -> tuple[list[float], list[float]]:
+        rows = enumerate(zip(self.records, self[name], strict=True), 1)
+        points = [(r.get("epoch", i), value) for i, (r, value) in rows if _is_number(value)]
+        return [epoch for epoch, _ in points], [value for _, value in points]
+
+    def _best(self, name: str, mode: str) -> int | None:
+        """最好的一轮在 ``records`` 里的下标。"""
+        check_choice("mode", mode, ("min", "max"))
+        sign = 1 if mode == "min" else -1
+        values: list[Any] = [record.get(name) for record in self.records]
+        numbers = [(sign * v, i) for i, v in enumerate(values) if _is_number(v) and v == v]
+        return min(numbers)[1] if numbers else None
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float)
+
+
+def _chinese(name: str) -> str:
+    """``"train_loss"`` → ``"训练损失"``；有一个词不认得，就原样返回。"""
+    words = name.split("_")
+    return "".join(_CHINESE[w] for w in words) if all(w in _CHINESE for w in words) else name
+
+
+def _numbers(record: dict[str, Any]) -> str:
+    """一行字：记录里的数（不含轮次和矩阵），4 位有效数字。"""
+    shown = {k: v for k, v in record.items() if k != "epoch" and _is_number(v)}
+    return "  ".join(f"{name} {value:<7.4g}" for name, value in shown.items()).rstrip()

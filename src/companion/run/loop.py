@@ -1,0 +1,166 @@
+"""``Run`` 的循环：一轮一轮、一批一批地走；在一步的边界上存档，收到信号就存好再走。"""
+
+from collections.abc import Iterator
+from pathlib import Path
+from signal import SIGTERM
+from typing import Any
+
+from companion.distributed.ranks import any_rank, world_size
+from companion.errors import RunError
+from companion.repro import random_state
+from companion.run import words
+from companion.run.order import batch_size
+from companion.run.position import Call
+from companion.run.probe import why_inexact
+from companion.run.session import Session, say
+from companion.run.signals import Signals
+
+__all__ = ["Loop"]
+
+
+class Loop:
+    """``session`` 的循环；每 ``every`` 步存一次，``None`` 是只在一轮之末存。"""
+
+    def __init__(self, session: Session, every: int | None) -> None:
+        self._session, self._position, self._every = session, session.position, every
+        self._signals = Signals()
+        self._unusable = ""  # 不能再用的原因
+        self._calls = 0  # 这一轮用过几次 batches
+        self._call: Call | None = None  # 正在走的那一次
+        self._partial = False  # 上一次停在不满的窗口里
+        self._running = self._wanted = False
+        self._due: int | None = None  # 走到这一步就该存了
+        self._watching = world_size() > 1  # 每一步都到边界上看看
+        self.stopping = False
+
+    @property
+    def in_batches(self) -> bool:
+        """是不是在 ``batches`` 的循环里。"""
+        return self._call is not None
+
+    def epochs(self, total: int) -> Iterator[int]:
+        """见 ``Run.epochs``。"""
+        self._session.begin()
+        position = self._position
+        if position.closed and max(position.epoch, position.stopped) >= total:
+            say(words.finished(self._session.directory, position))
+            return
+        self._session.announce()
+        self._running, self.stopping = True, False
+        self._rest()
+        self._signals.install()
+        try:
+            while position.epoch < total or not position.closed:
+                position.next_epoch()
+                self._calls, self._call = 0, None
+                yield position.epoch
+                self._close_epoch(total)
+                if position.stopped:
+                    break
+        finally:
+            self._signals.restore()
+            self._running = False
+            if not position.closed:
+                self._break_off()
+
+    def batches(self, loader: Any, window: int) -> Iterator[Any]:
+        """见 ``Run.batches``。"""
+        if not self._running or self._call is not None:
+            raise RunError(words.misplaced(self._running))
+        index, position = self._calls, self._position
+        self._calls += 1
+        self._look_at(loader, index)
+        iterator = position.open_call(index, loader, self._session.warn)
+        if iterator is None:
+            return
+        self._call = call = position.calls[index]
+        try:
+            for batch in iterator:
+                yield batch
+                call.done += 1
+                position.step += 1
+                if self._watching or self._signals.received or position.step == self._due:
+                    self._boundary(call, window)
+        finally:
+            if self._call is call:  # 否则是以前留着没走完的，早已不作数
+                self._call, self._partial = None, call.done % window > 0
+                position.close_call(index, loader)
+        if self._watching or self._signals.received:
+            self._boundary(call, window)
+
+    def save(self) -> None:
+        """见 ``Run.save``。"""
+        if self._call is not None:
+            self._wanted = self._watching = True
+        elif not self._partial:  # 最后一次更新也许还没有做；那就等这一轮收尾时存
+            self._save()
+
+    def check_usable(self) -> None:
+        """还能用就什么也不做，否则抛出 ``RunError``。"""
+        if self._unusable:
+            raise RunError(words.unusable(self._session.directory, self._unusable))
+
+    def close(self) -> None:
+        """不能再用了；信号还给原来的主人。"""
+        self._unusable = self._unusable or "它已经关上（或者同一个目录又建了新的 Run）"
+        self._signals.restore()
+
+    def _boundary(self, call: Call, window: int) -> None:
+        """一步练完了：该存就存，收到过信号就走。窗口还没有满，就等下一个边界。"""
+        told = self._signals.received is not None
+        self._wanted = self._wanted or self._position.step == self._due
+        if not any_rank(told or self._wanted):  # 几个进程时，每一步只问这一句
+            return
+        if call.done % window:
+            self._wanted = self._watching = True
+            return
+        told, call.now = any_rank(told), random_state()
+        path = self._save()
+        if told:
+            self._leave(path)
+
+    def _close_epoch(self, total: int) -> None:
+        position, self._call = self._position, None
+        self._session.records.close_epoch(position.epoch)
+        position.close()
+        position.stopped = total if any_rank(self.stopping) else 0
+        path = self._save()
+        if any_rank(self._signals.received is not None):
+            self._leave(path)
+
+    def _save(self) -> Path:
+        path = self._session.save()
+        self._rest()
+        return path
+
+    def _rest(self) -> None:
+        """刚存过：下一次是什么时候。"""
+        self._wanted, self._watching = False, world_size() > 1
+        if self._every:
+            self._due = (self._position.step // self._every + 1) * self._every
+
+    def _leave(self, path: Path) -> None:
+        number = self._signals.received or SIGTERM  # 别的进程收到的，一起走
+        say(words.left(Signals.name(number), path, self._position))
+        self._unusable = "它收到信号，已经存好停下"
+        raise SystemExit(143) if number == SIGTERM else KeyboardInterrupt
+
+    def _break_off(self) -> None:
+        """循环没有走到一轮之末：一批也没有练，当这一轮没有开始；否则，内存里的已对不上存档。"""
+        calls = self._position.calls
+        if not calls:
+            self._position.undo()
+        elif not self._unusable:
+            self._unusable = "上一次的循环断在一轮中间，内存里的模型对不上存档了"
+            if calls[-1].after is not None:
+                say(words.not_saved(self._position.epoch))
+
+    def _look_at(self, loader: Any, index: int) -> None:
+        """第一次用到一个加载器：记下批量；看它能不能精确续上。"""
+        if index not in self._position.seen:
+            size = batch_size(loader)
+            if index == 0 and size is not None:
+                self._session.update_config({"batch_size": size})
+            reason = why_inexact(loader)
+            if reason is not None:
+                self._session.warn(reason)

@@ -1,0 +1,156 @@
+"""交给 Run 的对象：模型、优化器、调度器……它们的名字、类、状态，以及与存档对不对得上。"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from torch import nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+
+from companion.checkpoint import check_matches
+from companion.distributed.wrap import unwrap
+from companion.errors import ArgumentError, MismatchError
+from companion.optim import EMA
+
+__all__ = [
+    "check",
+    "check_names",
+    "check_stateful",
+    "class_name",
+    "describe",
+    "hand_over",
+    "is_split",
+    "load",
+    "load_weights",
+    "models",
+    "state",
+]
+
+_SHOWN = ("lr", "momentum", "betas", "eps", "weight_decay", "nesterov")
+
+
+def state(part: Any) -> Any:
+    """``part`` 的 ``state_dict()``；包着 DDP 或 ``torch.compile`` 的模型，名字与不包时相同。"""
+    return _bare(part).state_dict()
+
+
+def load(part: Any, saved: Any) -> None:
+    """什么也不返回：把 ``saved`` 装进 ``part``。"""
+    _bare(part).load_state_dict(saved)
+
+
+def models(parts: Mapping[str, Any]) -> dict[str, nn.Module]:
+    """其中的模型，去掉了包装。"""
+    return {name: _bare(part) for name, part in parts.items() if isinstance(part, nn.Module)}
+
+
+def load_weights(parts: Mapping[str, Any], saved: Mapping[str, Any]) -> None:
+    """什么也不返回：把 ``saved`` 里的权重装进同名的模型和滑动平均，先全部核对。"""
+    for name, model in models(parts).items():
+        check_matches(model, saved[name])
+    averages = {name: part for name, part in parts.items() if isinstance(part, EMA)}
+    for name, part in (models(parts) | averages).items():
+        part.load_state_dict(saved[name])
+
+
+def hand_over(old: Mapping[str, Any], new: Mapping[str, Any]) -> None:
+    """什么也不返回：``new`` 里换了对象的名字，新对象装上旧对象的状态，先全部核对。"""
+    changed = {name: old[name] for name in new if name in old and old[name] is not new[name]}
+    for name, part in changed.items():
+        check(name, new[name], class_name(part), state(part))
+    for name, part in changed.items():
+        load(new[name], state(part))
+
+
+def class_name(part: Any) -> str:
+    """类名，如 ``"AdamW"``；包装不算，FSDP2 切成片的模型也还叫原来的名字。"""
+    name = type(_bare(part)).__name__
+    return name.removeprefix("FSDP") if _is_cut(part) else name
+
+
+def describe(parts: Mapping[str, Any]) -> dict[str, Any]:
+    """写进 run.json 的超参数：模型、优化器、调度器的类名，优化器的学习率等。"""
+    config: dict[str, Any] = {}
+    for name, part in parts.items():
+        if isinstance(part, nn.Module | Optimizer | LRScheduler):
+            config[name] = class_name(part)
+        if isinstance(part, Optimizer):
+            prefix = "" if name == "optimizer" else f"{name}."
+            shown = {key: part.defaults[key] for key in _SHOWN if key in part.defaults}
+            config |= {prefix + key: _number(value) for key, value in shown.items()}
+    return config
+
+
+def is_split(parts: Mapping[str, Any]) -> bool:
+    """有没有模型被 FSDP2 切成了片。"""
+    return any(_is_cut(part) for part in parts.values())
+
+
+def check_stateful(name: str, part: Any) -> None:
+    """``part`` 能存取状态就什么也不做，否则抛出 ``ArgumentError``。"""
+    if not (hasattr(part, "state_dict") and hasattr(part, "load_state_dict")):
+        raise ArgumentError(
+            f"交给 Run 的 {name} 应有 state_dict() 和 load_state_dict()，实际的 "
+            f"{type(part).__name__} 没有。普通的数写进 config=。"
+        )
+
+
+def check_names(saved: Mapping[str, str], parts: Mapping[str, Any]) -> None:
+    """存档里的名字和现在的一个不差就什么也不做。
+
+    Raises:
+        MismatchError: 缺了或多了；多一个没有恢复的对象，也不再是原来的训练。
+    """
+    missing = [f"{name}（{kind}）" for name, kind in saved.items() if name not in parts]
+    extra = [f"{name}（{class_name(part)}）" for name, part in parts.items() if name not in saved]
+    if missing or extra:
+        lost = f"存档里有而这次没给：{'、'.join(missing)}。" if missing else ""
+        added = f"这次给了而存档里没有：{'、'.join(extra)}。" if extra else ""
+        raise MismatchError(
+            f"接着练时，交给 Run 的应与存档里的相同，实际不同。{lost}{added}"
+            "请照原来的给全；想换一种练法，就用新的目录，再从旧目录取权重。"
+        )
+
+
+def check(name: str, part: Any, kind: str, saved: Any) -> None:
+    """``saved`` 能装进 ``part`` 就什么也不做；``kind`` 是存的时候的类名。
+
+    Raises:
+        MismatchError: 是另一个模型、另一个优化器、另一种调度器。
+    """
+    if isinstance(part, nn.Module):
+        check_matches(_bare(part), saved)
+    elif class_name(part) != kind:
+        raise MismatchError(
+            f"{name} 应与存档相同，存档里是 {kind}，现在是 {class_name(part)}。"
+            f"请换回 {kind}；想换一种练法，就用新的目录。"
+        )
+    if isinstance(part, Optimizer):
+        ours, theirs = _group_sizes(part.state_dict()), _group_sizes(saved)
+        if ours != theirs:
+            raise MismatchError(
+                f"{name} 每组的参数个数应与存档相同，存档里是 {theirs}，现在是 {ours}。"
+                "请用原来的参数分组建优化器。"
+            )
+
+
+def _is_cut(part: Any) -> bool:
+    """是不是 ``fully_shard`` 过的模型；看方法，不看参数：评估之后，参数可能暂时是完整的。"""
+    modules = part.modules() if isinstance(part, nn.Module) else ()
+    return any(hasattr(module, "set_requires_gradient_sync") for module in modules)
+
+
+def _bare(part: Any) -> Any:
+    part = getattr(part, "_orig_mod", part)  # torch.compile(model) 返回的包装
+    return unwrap(part) if isinstance(part, nn.Module) else part
+
+
+def _group_sizes(saved: Mapping[str, Any]) -> list[int]:
+    return [len(group["params"]) for group in saved["param_groups"]]
+
+
+def _number(value: Any) -> Any:
+    """学习率可以是张量，``betas`` 是元组；换成能写进 JSON 的。"""
+    if isinstance(value, list | tuple):
+        return [_number(item) for item in value]
+    return value.item() if hasattr(value, "item") else value

@@ -1,0 +1,52 @@
+"""一次运行的记录：一步一步记下的数，一轮之末成了 ``History`` 里的一行、CSV、TensorBoard。"""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from companion.distributed.ranks import is_main
+from companion.history import History
+from companion.run.files import Board, write_csv
+from companion.run.sums import LogSums, averages
+
+__all__ = ["Records"]
+
+
+class Records:
+    """``folder`` 是 ``None`` 时只留在内存里。"""
+
+    def __init__(self, folder: Path | None) -> None:
+        self._folder = folder
+        self._board = Board(folder) if folder else None
+        self.history = History()
+        self._inside = LogSums()  # batches 的循环里记的：接着练时要接上
+        self._outside = LogSums()  # 循环外面记的：那几行会重新执行，不存
+
+    def log(self, n: int | Tensor, values: Mapping[str, Any], inside: bool) -> None:
+        """记下一组值；``inside`` 说是不是在 ``batches`` 的循环里。"""
+        (self._inside if inside else self._outside).add(n, values, only_scalars=inside)
+
+    def close_epoch(self, epoch: int) -> None:
+        """把这一轮的平均写成一条记录；写文件的只有 0 号进程。"""
+        record = {"epoch": epoch} | averages(self._inside, self._outside) | {"epoch": epoch}
+        self.history.records.append(record)
+        self._inside, self._outside = LogSums(), LogSums()
+        if self._folder and self._board and is_main():
+            write_csv(self._folder, self.history)
+            self._board.write(record)
+
+    def state_dict(self) -> dict[str, Any]:
+        """这个进程在这一轮里记下的和。"""
+        return self._inside.state_dict()
+
+    def load_state_dict(self, history: list[dict[str, Any]], sums: Sequence[Any]) -> None:
+        """接上以前的记录；``sums`` 是归这个进程接的几份和。"""
+        self.history.records[:] = history
+        self._inside.load_state_dict(*sums)
+
+    def close(self) -> None:
+        """关上 TensorBoard 的文件。"""
+        if self._board:
+            self._board.close()

@@ -1,0 +1,166 @@
+"""一次运行要存的全部：对象、走到的地方、记录、超参数；怎样存下，怎样恢复。"""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from companion.distributed.ranks import gather_objects, is_main, rank, world_size
+from companion.errors import ArgumentError, CheckpointError, RunError
+from companion.repro import random_state
+from companion.run import parts, words
+from companion.run.files import versions, write_card
+from companion.run.position import Position
+from companion.run.records import Records
+from companion.run.store import Store
+
+__all__ = ["Session", "say"]
+
+
+class Session:
+    """``directory`` 里的一次运行；参数同 ``Run``。"""
+
+    def __init__(
+        self,
+        directory: Path,
+        *,
+        resume: bool,
+        keep: int,
+        best: str | None,
+        mode: str,
+        config: Mapping[str, Any] | None,
+    ) -> None:
+        self.directory, self._best, self._mode = directory, best, mode
+        self._given, self._objects = _json_only(config or {}), dict[str, Any]()
+        self.position, self.records = Position(), Records(directory)
+        self.inexact: str | None = None  # 不能从一轮中间精确接着练的原因
+        self._store = Store(directory, resume=resume, keep=keep)
+        found = self._store.found
+        self._saved = dict(found.info["config"]) if found else {}  # 存档里的超参数
+        self._pending = found is not None  # 有存档，还没有恢复
+        self._news = ""  # 恢复之后要说的第一句
+        if found:
+            self._adopt(self._store.rest())
+
+    def attach(self, objects: Mapping[str, Any]) -> None:
+        """收下对象；存档里有的都给全了，就恢复。见 ``Run.attach``。"""
+        new = {name: part for name, part in objects.items() if part is not None}
+        for name, part in new.items():
+            parts.check_stateful(name, part)
+        together = self._objects | new
+        if self._pending and self._store.kinds.keys() <= together.keys():
+            self._restore(together)
+        elif self._store.found and not self._pending:
+            parts.check_names(self._store.kinds, together)
+        if self.position.epoch and not self._pending:
+            parts.hand_over(self._objects, new)
+        self._objects = together
+
+    def begin(self) -> None:
+        """开始循环之前：存档里有的都要已经恢复。
+
+        Raises:
+            MismatchError: 存档里的对象没有给全，一个也没有装。
+        """
+        if self._pending:
+            self._restore(self._objects)
+
+    def announce(self) -> None:
+        """说一次：从哪里接着练，哪些超参数变了。"""
+        if self._news:
+            say(self._news)
+            ours = parts.describe(self._objects)
+            say(words.differences(self._saved, ours | self._given, ours))
+            self._news = ""
+
+    def config(self) -> dict[str, Any]:
+        """全部超参数：从对象看出来的（接着练时，用的是存档里的），和给了的。"""
+        seen = parts.describe(self._objects)
+        return seen | {n: v for n, v in self._saved.items() if n in seen} | self._given
+
+    def update_config(self, values: Mapping[str, Any]) -> None:
+        """补上超参数；``batch_size`` 等开始之后才知道的，与存档不同也说一句。"""
+        self._given |= _json_only(values)
+        if not self._news:
+            late = {name: value for name, value in values.items() if name == "batch_size"}
+            say(words.differences(self._saved, late, {}))
+
+    def warn(self, reason: str) -> None:
+        """说一次：从一轮中间接着练，哪里对不上。"""
+        if self.inexact is None:
+            self.inexact = reason
+            say(words.inexact(reason))
+
+    def save(self) -> Path:
+        """写一个新存档，返回它的路径；删掉用不着的旧存档。每个进程都要调用。"""
+        position, history = self.position, self.records.history
+        if position.rng is None:
+            position.rng = random_state()
+        mine = {"position": position.state_dict(), "sums": self.records.state_dict()}
+        rest = {"ranks": gather_objects(mine), "history": history.records}
+        best = history.best(self._best, self._mode) if self._best else None
+        kinds = {name: parts.class_name(part) for name, part in self._objects.items()}
+        info: dict[str, Any] = {
+            "step": position.step,
+            "epoch": position.epoch,
+            "closed": position.closed,
+        }
+        info |= {"best": best, "objects": kinds, "config": self.config()}
+        info |= {"inexact": self.inexact, "world": world_size()} | versions()
+        if is_main():
+            write_card(self.directory, self.config())
+        path = self._store.save(self._objects, rest, info)
+        self._store.tidy(best=position.closed and best is not None and best[0] == position.epoch)
+        return path
+
+    def load_best(self) -> None:
+        """把最好的一轮的权重装进模型。见 ``Run.load_best``。"""
+        best = self.records.history.best(self._best, self._mode) if self._best else None
+        if best is None:
+            raise RunError(words.no_best(self._best, self.records.history.names))
+        path = self._store.epoch_save(best[0])
+        if path is None:
+            raise CheckpointError(f"第 {best[0]} 轮最好，它的存档却没有了，或者坏了。")
+        self._store.load_weights(path, self._objects)
+
+    def close(self) -> None:
+        """关上文件，放开锁。"""
+        self.records.close()
+        self._store.close()
+
+    def _restore(self, objects: Mapping[str, Any]) -> None:
+        self._adopt(self._store.load(objects))
+        self._pending = False
+
+    def _adopt(self, rest: Mapping[str, Any] | None) -> None:
+        """接上存档里除对象以外的那些；``None`` 是现在还读不出来。"""
+        if rest is None:
+            return
+        everyone = rest["ranks"]
+        self.position.load_state_dict(everyone[min(rank(), len(everyone) - 1)]["position"])
+        sums = [theirs["sums"] for theirs in everyone[rank() :: world_size()]]
+        self.records.load_state_dict(rest["history"], sums)
+        best = self.records.history.best(self._best, self._mode) if self._best else None
+        if best is not None:
+            self._store.remember_best(best[0])
+        self._news = words.continues(self.directory, self.position)
+        if len(everyone) != world_size():
+            self._news += words.another_world(len(everyone), world_size())
+
+
+def _json_only(config: Mapping[str, Any]) -> dict[str, Any]:
+    for name, value in config.items():
+        try:
+            json.dumps(value)
+        except (TypeError, ValueError) as error:
+            raise ArgumentError(
+                f"config 的 {name} 应能写成 JSON（数、字符串、列表、字典），实际是 "
+                f"{type(value).__name__}。请换成它的名字或数值。"
+            ) from error
+    return dict(config)
+
+
+def say(text: str) -> None:
+    """0 号进程印一行；空串不印。"""
+    if text and is_main():
+        print(text)

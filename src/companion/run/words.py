@@ -1,0 +1,111 @@
+"""Run 说的话：从哪里接着练，哪些超参数不同，存到了哪里。"""
+
+import json
+from collections.abc import Collection, Mapping
+from pathlib import Path
+from typing import Any
+
+from companion.run.position import Position
+
+__all__ = [
+    "another_world",
+    "continues",
+    "differences",
+    "finished",
+    "inexact",
+    "left",
+    "misplaced",
+    "no_best",
+    "not_saved",
+    "unusable",
+]
+
+
+def continues(folder: Path, position: Position) -> str:
+    """接着练时的第一句。"""
+    calls = position.calls
+    if position.closed:
+        where = f"从第 {position.epoch + 1} 轮开头（已练 {position.step} 步）"
+    elif calls and calls[-1].after is None and calls[-1].done != calls[-1].length:
+        done = calls[-1].done
+        where = f"从第 {position.epoch} 轮第 {done + 1} 批（第 {position.step + 1} 步）"
+    else:
+        where = f"从第 {position.epoch} 轮的各批之后（已练 {position.step} 步）"
+    return f"继续 {folder}：{where}接着练。"
+
+
+def differences(
+    saved: Mapping[str, Any], now: Mapping[str, Any], optimizer: Collection[str]
+) -> str:
+    """超参数与存档不同的几项；都相同就是空串。``optimizer`` 是哪几项来自优化器。"""
+    now = json.loads(json.dumps(now))  # 元组成了列表，与存的一样
+    names = [name for name in now if name in saved and now[name] != saved[name]]
+    if not names:
+        return ""
+    listed = "、".join(f"{name} 存档 {saved[name]}，现在 {now[name]}" for name in names)
+    used = [f"{name} = {saved[name]}" for name in names if name in optimizer]
+    tail = (
+        f"（优化器的状态来自存档，用的是 {'、'.join(used)}；要换新值，恢复后改 "
+        "optimizer.param_groups）"
+        if used
+        else ""
+    )
+    return f"超参数与存档不同：{listed}{tail}。"
+
+
+def inexact(reason: str) -> str:
+    """这次运行从一轮中间接着练，不能一位不差。"""
+    return (
+        f"从一轮中间接着练，结果会与不中断时略有不同：{reason}。"
+        "companion.data.loaders 的 loaders() 能一位不差。"
+    )
+
+
+def left(name: str, path: Path, position: Position) -> str:
+    """收到信号，存好了。"""
+    return (
+        f"{name}：已存到 {path}（第 {position.epoch} 轮，共 {position.step} 步）。"
+        "接着练：同样的程序，Run(…, resume=True)。"
+    )
+
+
+def no_best(best: str | None, names: list[str]) -> str:
+    """问最好的一轮，却没有那一列。"""
+    return (
+        f"load_best 应有 best= 那一列（{best!r}）的数，实际记下的列是 "
+        f"{'、'.join(names) or '空的'}。请把 best= 改成其中一列，或 run.log 记下它。"
+    )
+
+
+def another_world(saved: int, now: int) -> str:
+    """进程数变了。"""
+    return (
+        f"存档来自 {saved} 个进程，现在是 {now} 个：随机数（如 dropout 的）与不中断时不同；"
+        "用 loaders() 的话，样本的次序不变。"
+    )
+
+
+def finished(folder: Path, position: Position) -> str:
+    """没有要练的了。"""
+    if position.stopped:
+        return f"{folder} 已在第 {position.epoch} 轮按 run.stop() 停下；想往下练，把轮数改大。"
+    return f"{folder} 已经练完 {position.epoch} 轮，没有要练的；想多练，把轮数改大。"
+
+
+def misplaced(running: bool) -> str:
+    """``batches`` 用错了地方。"""
+    if not running:
+        return "run.batches 应在 for epoch in run.epochs(…) 的循环体里用，实际在外面。"
+    return (
+        "上一个 run.batches 还没有走完，实际又开了一个。请先走完，或用 zip 把两个加载器合成一个。"
+    )
+
+
+def not_saved(epoch: int) -> str:
+    """各批都练完了，循环却没有走到一轮之末。"""
+    return f"第 {epoch} 轮没有存：循环在这一轮收尾之前就结束了。想存完再停，用 run.stop()。"
+
+
+def unusable(folder: Path, why: str) -> str:
+    """这个 Run 不能再用了。"""
+    return f"{folder} 的这个 Run 不能再用：{why}。请重建模型、优化器和 Run(…, resume=True)。"
