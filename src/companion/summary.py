@@ -9,7 +9,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
-from torch.utils.flop_counter import FlopCounterMode
 
 from companion.device import model_device
 from companion.errors import ArgumentError
@@ -79,6 +78,8 @@ def summary(model: nn.Module, *inputs: Any) -> Summary:
 
     出处：``torch.utils.flop_counter.FlopCounterMode``。
     """
+    from torch.utils.flop_counter import FlopCounterMode  # 它要载入 triton，用到才载
+
     lazy = [name for name, parameter in model.named_parameters() if is_lazy(parameter)]
     if lazy:
         raise ArgumentError(
@@ -108,7 +109,7 @@ def _count_parameters(layers: Mapping[nn.Module, Layer]) -> None:
 
 
 @contextmanager
-def _watched(layers: Mapping[nn.Module, Layer], counter: FlopCounterMode) -> Iterator[None]:
+def _watched(layers: Mapping[nn.Module, Layer], counter: Any) -> Iterator[None]:
     """期间每次调用都记下形状和 FLOPs；一层的 FLOPs 要扣掉它里面各层的。"""
     open_calls: list[list[int]] = [[0, 0]]  # 每个正在进行的调用：[开始时的总数, 里面各层的和]
 

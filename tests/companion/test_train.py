@@ -286,26 +286,6 @@ def test_on_epoch_stops_by_returning_false_and_nothing_else(answer, epochs):
 # —— 错误
 
 
-UNFINISHED = {
-    "scheduler": object(),
-    "run": object(),
-    "patience": 3,
-    "precision": "bf16",
-    "accumulate": 2,
-    "clip_norm": 1.0,
-    "ema": object(),
-}
-
-
-@pytest.mark.parametrize("name", UNFINISHED)
-def test_an_unfinished_argument_is_named_before_anything_is_trained(name):
-    arguments = job(**{name: UNFINISHED[name]})
-    before = weights(arguments["model"])
-    with pytest.raises(NotImplementedError, match=f"fit 的参数 {name} 尚未实现"):
-        fit(**arguments)
-    assert same(before, weights(arguments["model"]))
-
-
 def test_a_loss_that_is_not_finite_stops_with_the_epoch():
     good, (inputs, targets) = blobs(), blobs()[0]
     bad = [*good, (inputs * float("nan"), targets)]
