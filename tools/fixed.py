@@ -1,4 +1,4 @@
-"""固定的运行环境：线程数与指令集都定死，同一台机器上每次算出同样的比特。"""
+"""固定的运行环境：线程数与指令集都定死，每次算出同样的比特；进度只印整行，输出才能对比。"""
 
 __all__ = ["ENVIRONMENT"]
 
@@ -7,4 +7,5 @@ ENVIRONMENT = {
     "ATEN_CPU_CAPABILITY": "avx2",
     "ONEDNN_MAX_CPU_ISA": "AVX2",
     "MKL_CBWR": "AVX2",
+    "COMPANION_PROGRESS": "plain",
 }
