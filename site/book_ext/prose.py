@@ -20,7 +20,10 @@ def is_needless(before: str, after: str) -> bool:
 def tidy(app: Sphinx, doctree: nodes.document, docname: str) -> None:
     for text in list(doctree.findall(nodes.Text)):
         parent = text.parent
-        if text.astext() != "\n" or isinstance(parent, nodes.literal_block):
+        if "\n" not in text or isinstance(parent, nodes.FixedTextElement):
+            continue
+        if text.astext() != "\n":  # docstring 是 RST，一段是一个文字节点
+            parent.replace(text, nodes.Text(BREAK.sub("", text.astext())))
             continue  # MyST 把源文件里的一个换行写成一个单独的文字节点
         place = parent.index(text)
         before, after = parent.children[:place], parent.children[place + 1 :]
