@@ -2,18 +2,22 @@
 
 每一对先后起两个新进程，一个只导入 torch，一个再导入 companion.train；先后次序逐对轮换。
 报两种差：整个进程的 CPU 时间之差（含噪声），和第二个进程里那一句 import 自己的时间。
-用法：python benchmarks/bench_import.py [对数，默认 15]，打印一行 JSON。
+
+用法：python benchmarks/bench_import.py [--pairs 15]
 """
 
-import datetime
-import json
-import os
-import platform
-import statistics
+import argparse
 import subprocess
 import sys
-from importlib.metadata import version
+from pathlib import Path
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from benchmarks.common import conditions, spread, write
+
+__all__ = ["main"]
+
+BUDGET_S = 0.1
 BARE = "import time, torch; print(time.process_time(), 0.0)"
 OURS = """
 import time, torch
@@ -31,15 +35,11 @@ def run(code: str) -> tuple[float, float]:
     return cpu_s, own_s
 
 
-def spread(values: list[float]) -> dict[str, float]:
-    """中位数和四分位距，单位秒。"""
-    q1, median, q3 = statistics.quantiles(values, n=4, method="inclusive")
-    return {"median_s": round(median, 4), "iqr_s": round(q3 - q1, 4)}
-
-
 def main() -> None:
-    """跑完全部对数，打印一行 JSON。"""
-    pairs = int(sys.argv[1]) if len(sys.argv) > 1 else 15
+    """跑完全部对数，写 JSON。"""
+    parser = argparse.ArgumentParser(description="导入要多久")
+    parser.add_argument("--pairs", type=int, default=15)
+    pairs = parser.parse_args().pairs
     run(OURS)  # 热身：编译 .pyc，把文件读进缓存
     bare, extra, own = [], [], []
     for i in range(pairs):
@@ -50,17 +50,17 @@ def main() -> None:
         own.append(results[OURS][1])
     report = {
         "what": "import companion.train 比 import torch 多出的时间",
-        "budget_s": 0.1,
-        "own_wall": spread(own),
-        "extra_cpu": spread(extra),
-        "torch_cpu": spread(bare),
+        **conditions(),
         "pairs": pairs,
-        "torch": version("torch"),
-        "python": platform.python_version(),
-        "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} 核",
-        "date": datetime.date.today().isoformat(),
+        "limit_s": BUDGET_S,
+        "passed": max(spread(own)["median"], spread(extra)["median"]) <= BUDGET_S,
+        "own_wall_s": spread(own),
+        "extra_cpu_s": spread(extra),
+        "torch_cpu_s": spread(bare),
+        "raw": {"own_wall_s": own, "extra_cpu_s": extra, "torch_cpu_s": bare},
     }
-    print(json.dumps(report, ensure_ascii=False))
+    print(f"多出 {report['own_wall_s']['median']:.4f} 秒；预算 {BUDGET_S} 秒")
+    write("import", report)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""本书的 Sphinx 扩展：公式、章首事实、站内搜索与页面瘦身，一件事一个模块。"""
+"""本书的 Sphinx 扩展：公式、章首事实、站内搜索与页面瘦身、伴学包的接口页，一件事一个模块。"""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from pathlib import Path
 from sphinx.application import Sphinx
 from sphinx.config import Config
 
-from . import chapters, facts, folds, katex, notebooks, page, prose, search, widgets
+from . import api, benches, chapters, facts, folds, katex, notebooks, page, prose, search, widgets
 
 SITE = Path(__file__).resolve().parents[1]
-PARTS = (katex, chapters, prose, folds, facts, notebooks, page, widgets, search)
+PARTS = (api, benches, katex, chapters, prose, folds, facts, notebooks, page, widgets, search)
 
 
 def digest(srcdir: str | Path) -> str:
