@@ -16,7 +16,8 @@ from tools.steps import Step
 
 __all__ = ["UNIT_TESTS", "find_python", "other_python_steps"]
 
-UNIT_TESTS = ("tests", *(f"--ignore=tests/{name}" for name in ("chapters", "exercises", "site")))
+SLOW_TESTS = ("chapters", "exercises", "faults", "site")
+UNIT_TESTS = ("tests", *(f"--ignore=tests/{name}" for name in SLOW_TESTS))
 VERSIONS = ("3.12", "3.13")
 PLAIN_TESTS = ("book", "install", "papers", "pins", "preflight", "pythons", "serve", "sources")
 PLAIN_TESTS += ("steps",)

@@ -25,6 +25,7 @@ UNIT = "单元测试"
 CODE_FOLDERS = ("src", "tools", "site", "tests", "benchmarks", "examples")
 SITE_SOURCES = ("*.md", "*.yml", "*.bib", "requirements.txt", "tools/*.py", "tests/coverage.yml")
 SITE_SOURCES += ("chapters/**/*", "site/**/*", "src/companion/**/*", "_build/stats.json")
+SITE_SOURCES += ("benchmarks/results/*.json",)
 JUPYTER_BOOK = "from jupyter_book.cli.main import main; main()"
 
 
@@ -51,9 +52,13 @@ def run(name: str, arguments: Sequence[str], root: Path) -> int:
         "pins": [[python, "tools/pins.py", *arguments]],
         "format": _format_commands(python, root),
         "site-test": [[python, "-m", "pytest", "tests/site"]],
+        "faults": [[python, "-m", "pytest", "tests/faults"]],
+        "bench": [[python, "benchmarks/run_all.py", *arguments]],
     }
     if name == "site-test":
         _built(root)
+    if name == "faults":
+        env["FAULTS"] = "all"  # 不设就只跑固定的一份样本
     codes = [stream(command, env, root)[0] for command in commands[name]]
     return max(codes)
 
@@ -147,6 +152,7 @@ def _test_steps(python: Path, root: Path) -> list[Step]:
     return [
         *_check_steps(python, root),
         Step(UNIT, [*pytest, *UNIT_TESTS]),
+        Step("故障样本", [*pytest, "tests/faults"]),
         *other_python_steps(python, root, part_of=UNIT),
         Step("章节复跑", [python, "tools/nbval_run.py"]),
         Step("习题与章节", [*pytest, "tests/exercises", "tests/chapters"]),
