@@ -12,8 +12,7 @@ CompanionError                          抓它就抓住了全部
 │   └── NewerFormatError                存档的格式比这个 companion 新
 ├── RunError (RuntimeError)             目录里已有别的运行，或正被另一个进程写
 ├── DownloadError (OSError)             几个地址都没有下载成功
-├── LaunchError (RuntimeError)          某个进程失败或超时
-└── NotReadyError (NotImplementedError) 名字已经定下，功能尚未实现
+└── LaunchError (RuntimeError)          某个进程失败或超时
 """
 
 from collections.abc import Collection
@@ -34,7 +33,6 @@ __all__ = [
     "MismatchError",
     "NewerFormatError",
     "NonFiniteError",
-    "NotReadyError",
     "RunError",
     "ShapeError",
     "check_choice",
@@ -101,10 +99,6 @@ class DownloadError(CompanionError, OSError):
 
 class LaunchError(CompanionError, RuntimeError):
     """启动的进程里有一个失败了，或者到时间还没有结束。"""
-
-
-class NotReadyError(CompanionError, NotImplementedError):
-    """参数或名字已经定下，功能尚未实现。"""
 
 
 def check_shape(name: str, tensor: Tensor, spec: str, hint: str = "") -> None:

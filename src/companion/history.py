@@ -6,6 +6,7 @@ from typing import Any
 
 from companion.errors import check_choice
 from companion.plot import curves
+from companion.progress import numbers
 
 __all__ = ["History"]
 
@@ -35,7 +36,7 @@ class History:
         return iter(self.records)
 
     def __repr__(self) -> str:
-        last = f"；最后一轮 {_numbers(self.records[-1])}" if self.records else ""
+        last = f"；最后一轮 {numbers(self.records[-1])}" if self.records else ""
         return f"History({len(self.records)} 轮{last})"
 
     def best(self, name: str, mode: str = "min") -> tuple[int, float] | None:
@@ -87,8 +88,8 @@ class History:
         check_choice("mode", mode, ("min", "max"))
         sign = 1 if mode == "min" else -1
         values: list[Any] = [record.get(name) for record in self.records]
-        numbers = [(sign * v, i) for i, v in enumerate(values) if _is_number(v) and v == v]
-        return min(numbers)[1] if numbers else None
+        known = [(sign * v, i) for i, v in enumerate(values) if _is_number(v) and v == v]
+        return min(known)[1] if known else None
 
 
 def _is_number(value: object) -> bool:
@@ -99,9 +100,3 @@ def _chinese(name: str) -> str:
     """``"train_loss"`` → ``"训练损失"``；有一个词不认得，就原样返回。"""
     words = name.split("_")
     return "".join(_CHINESE[w] for w in words) if all(w in _CHINESE for w in words) else name
-
-
-def _numbers(record: dict[str, Any]) -> str:
-    """一行字：记录里的数（不含轮次和矩阵），4 位有效数字。"""
-    shown = {k: v for k, v in record.items() if k != "epoch" and _is_number(v)}
-    return "  ".join(f"{name} {value:<7.4g}" for name, value in shown.items()).rstrip()

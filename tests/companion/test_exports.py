@@ -65,7 +65,7 @@ EXPORTS = {
     "companion.errors": [
         *("ArgumentError", "CheckpointError", "CompanionError", "CorruptCheckpointError"),
         *("DataError", "DownloadError", "DtypeError", "LaunchError", "MismatchError"),
-        *("NewerFormatError", "NonFiniteError", "NotReadyError", "RunError", "ShapeError"),
+        *("NewerFormatError", "NonFiniteError", "RunError", "ShapeError"),
         *("check_choice", "check_labels", "check_shape", "check_targets"),
     ],
     "companion.exercise": ["Verdict", "Wrong", "check", "grade"],

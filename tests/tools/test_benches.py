@@ -58,7 +58,8 @@ def test_page_holds_the_table_as_html(tmp_path: Path):
     (results / "step.json").write_text(json.dumps(report), encoding="utf-8")
     text = "# 页\n\n```{bench-table} step\n```\n\n```{bench-table} step_accelerator\n```\n"
     (source / "index.md").write_text(text, encoding="utf-8")
-    settings = {"extensions": ["myst_parser", "book_ext.benches"], "html_theme": "basic"}
+    settings = {"extensions": ["myst_nb", "book_ext.benches"], "html_theme": "basic"}
+    settings |= {"nb_execution_mode": "off"}
     folders = (source, None, tmp_path / "out", tmp_path / "doctrees")
     application.Sphinx(*folders, "html", settings, status=None, warning=None).build()
     html = (tmp_path / "out" / "index.html").read_text(encoding="utf-8")

@@ -127,8 +127,6 @@ def test_ctrl_c_ends_with_one_line_naming_the_cell(book, cell):
     book.chapter("01_slow", cell("sleep", source))
     program = "import sys; from pathlib import Path; from tools.execute import main; "
     program += "sys.exit(main([], Path(sys.argv[1])))"
-    # 在 nohup 或后台脚本里 SIGINT 是被忽略的，子进程会照抄；先恢复它
-    signal.signal(signal.SIGINT, signal.default_int_handler)
     process = subprocess.Popen(
         [sys.executable, "-c", program, str(book.root)],
         cwd=Path(__file__).parents[2],
