@@ -240,6 +240,7 @@ def test_a_plain_data_loader_around_the_same_sampler_gives_the_same_batches():
             "实际的数据集是 Pictures.*写在数据集里",
         ),
         (lambda: loaders((images(),), batch_size=4, transform=3), ArgumentError, "实际是 3"),
+        (lambda: loaders(images(), images(), batch_size=4), ArgumentError, "放进同一个元组"),
     ],
 )
 def test_what_cannot_work_is_explained_at_once(make, error, message):

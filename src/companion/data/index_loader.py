@@ -29,7 +29,7 @@ class ByIndex(Dataset[Any]):
         seed: 任意整数。
     """
 
-    exact_by_index = True  # Run 看见它，就不再检查随机数从哪里来
+    exact_by_index = True  # 全局的随机数管住了；Run 只再查数据集有没有自带的
 
     def __init__(self, dataset: Any, seed: int = 0) -> None:
         self.dataset, self.seed = dataset, seed

@@ -71,7 +71,7 @@ def loaders(
         workers: 取样本的子进程数；内存里的张量用不到。
         seed: 打乱和随机变换用的种子，任意整数。
         transform: 对一批做的一个或一串变换，见 ``companion.data.augment``。只用于张量；别的数据集
-            请把变换写在数据集里，其中的随机数照样能精确续上。
+            请把变换写在数据集里，用全局发生器抽的随机数照样能精确续上；数据集自带的发生器不能。
         drop_last: 扔掉训练里最后不满的一批。
 
     Raises:
@@ -132,6 +132,11 @@ def _in_memory(data: Any) -> tuple[Tensor, ...] | None:
 def _checked_len(data: Any) -> int:
     """样本数；不能按编号取样本的数据集报错。"""
     name = type(data).__name__
+    if isinstance(data, Tensor):
+        raise ArgumentError(
+            "训练集和验证集应各是一个元组，实际给的是张量。"
+            "请写成 loaders((inputs, targets), …)，输入和目标放进同一个元组。"
+        )
     if isinstance(data, IterableDataset):
         raise ArgumentError(
             f"数据集应能按编号取样本，实际的 {name} 是 IterableDataset，只能从头读，无从打乱，也"
