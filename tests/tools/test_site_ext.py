@@ -178,3 +178,21 @@ def test_folder_of_the_cache_is_the_executors_when_it_exists(tmp_path: Path):
     notebooks = part("notebooks")
     assert notebooks.cache_path(tmp_path) == tmp_path / "_build" / ".jupyter_cache"
     assert notebooks.cache_path(ROOT).name.startswith(".jupyter_cache-")
+
+
+def test_code_in_a_docstring_needs_no_spaces_around_it():
+    lines = ["不动 ``x``（默认）", "snake_case 原样"]
+    part("api").loosen(None, "function", "f", None, None, lines)
+    assert lines == ["不动 \\ ``x``\\ （默认）", "snake_case 原样"]
+
+
+def test_fields_without_a_word_of_their_own_are_left_out():
+    pair = type("Pair", (), {})
+    alias = type("Alias", (), {"__doc__": "Alias for field number 0"})
+    assert part("api").skip(None, "class", "a", alias(), False, None) is True
+    assert part("api").skip(None, "class", "a", pair(), False, None) is None
+
+
+def test_a_parameter_of_the_interface_page_is_followed_by_a_chinese_colon():
+    tidy = part("page").tidy_body
+    assert tidy("<p><strong>model</strong> -- 模型</p>") == "<p><strong>model</strong>：模型</p>"
