@@ -51,6 +51,12 @@
 
   const isHan = (text) => /[\u3400-\u9fff]/.test(text);
 
+  // pagefind 找不到一个西文词时，会越找越短，直到只剩第一个字母；开头三个字母都没有的不算。
+  function isPlausible({ meta }, words) {
+    const text = `${meta.title} ${meta.text}`.toLowerCase();
+    return words.some((word) => isHan(word) || text.includes(word.toLowerCase().slice(0, 3)));
+  }
+
   function pattern(words) {
     const escaped = words.map((word) => word.replace(/[.*+?^${}()|[\]\\]/g, "\\$&"));
     return new RegExp(`(${escaped.join("|")})`, "i");
@@ -105,8 +111,9 @@
         const words = await queryWords(pagefind, query);
         const terms = words.map((word) => (isHan(word) ? token(word) : word));
         const found = await pagefind.search(terms.join(" "));
-        const hits = await Promise.all(found.results.slice(0, MAX_HITS).map((r) => r.data()));
+        const shown = await Promise.all(found.results.slice(0, MAX_HITS).map((r) => r.data()));
         if (mine !== latest) return;
+        const hits = shown.filter((hit) => isPlausible(hit, words));
         status.textContent = hits.length ? `${found.results.length} 节` : "没有找到。换个说法试试。";
         list.replaceChildren(...hits.map((hit) => hitElement(hit, words)));
       } catch {

@@ -18,6 +18,7 @@ DESIGN = re.compile(r"sphinx-design\.min\.css|design-tabs\.js")
 OUTER_LIST = re.compile(r"^\s*<ul>\s*<li>\s*<a[^>]*>.*?</a>(.*)</li>\s*</ul>\s*$", re.S)
 HINT = r'<span class="\1">\2</span>'
 TRACE_HEAD = r'<span class="gt">-{20,}</span>\n.*?Traceback \(most recent call last\)\n'
+SIGNATURE = re.compile(r'<dl>\s*((?:<dd><em class="sig-param".*?</dd>\s*)+)</dl>', re.S)
 REPLACED = (
     (re.compile(TRACE_HEAD), ""),  # 横线与重复的错误名，手机上占两行
     (re.compile(r"<img (?![^>]*loading=)"), '<img loading="lazy" decoding="async" '),
@@ -48,7 +49,13 @@ def tidy_body(body: str) -> str:
     """正文 HTML：图片惰性加载，宽表装进可滚动的框，标题链接有中文名。"""
     for pattern, new in REPLACED:
         body = pattern.sub(new, body)
-    return body
+    return SIGNATURE.sub(signature_lines, body)
+
+
+def signature_lines(found: re.Match[str]) -> str:
+    """分行的签名：Sphinx 用没有 ``dt`` 的 ``dl``，读屏软件不认；换成一行一个 ``span``。"""
+    lines = found[1].replace("<dd>", "<span>").replace("</dd>", "</span>")
+    return f'<span class="sig-lines">{lines}</span>'
 
 
 def page_toc(toc: str) -> str:

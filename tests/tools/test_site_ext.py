@@ -196,3 +196,9 @@ def test_fields_without_a_word_of_their_own_are_left_out():
 def test_a_parameter_of_the_interface_page_is_followed_by_a_chinese_colon():
     tidy = part("page").tidy_body
     assert tidy("<p><strong>model</strong> -- 模型</p>") == "<p><strong>model</strong>：模型</p>"
+
+
+def test_the_lines_of_a_signature_are_spans_and_not_a_list_without_terms():
+    given = '<dt>(<dl>\n<dd><em class="sig-param">a</em>,</dd>\n</dl>\n)</dt>'
+    spans = '<span class="sig-lines"><span><em class="sig-param">a</em>,</span>\n</span>'
+    assert part("page").tidy_body(given) == f"<dt>({spans}\n)</dt>"
