@@ -1,11 +1,13 @@
 """test_distributed.py 用两个进程跑的脚本：每个函数是一个事实，成立就印一行 ok。
 
+有一个不成立，那个进程印 bad 就结束；连接断了，另一个也停下。两边的次序不会错开。
 单独跑不会通过：``launch("tests/companion/ranks_facts.py", args=[临时目录])``。
 """
 
 import os
 import sys
 import traceback
+from datetime import timedelta
 from pathlib import Path
 
 import torch
@@ -15,7 +17,7 @@ from torch.nn import functional as F
 
 from companion.checkpoint import newest_good
 from companion.checkpoint.sharded import load_sharded, load_sharded_weights, save_sharded
-from companion.distributed.init import init, shutdown
+from companion.distributed.init import _fresh_store, init, shutdown
 from companion.distributed.ranks import any_rank, gather_objects, rank, world_size
 from companion.distributed.wrap import defer_sync, unwrap, wrap
 from companion.errors import ArgumentError, CheckpointError, CorruptCheckpointError, MismatchError
@@ -207,7 +209,8 @@ def a_failure_on_one_rank_fails_the_save_on_all_and_keeps_the_old(folder):
     assert "0 号进程" in said[0] and "1 号进程" in said[1], said
     assert all("磁盘满了" in line and "旧存档都没有动" in line for line in said), said
     dist.barrier()  # 报错之后，0 号进程才删临时目录
-    assert [entry.name for entry in (folder / "fail").iterdir()] == [old.name]
+    left = [entry.name for entry in (folder / "fail").iterdir()]
+    assert gather_objects(left) == [[old.name]] * 2  # 都看完了，下面才建新的临时目录
     assert newest_good(old.parent).path == old
     said = error_of(
         ArgumentError, lambda: save_sharded(folder / "fail", model, optimizer, {"f": len}, step=3)
@@ -251,6 +254,12 @@ def damage_is_found_by_rank_0_and_reported_by_all(folder):
     assert same(everything(model, optimizer), before)
 
 
+def every_join_finds_the_others_under_names_of_its_own(folder):
+    first, second = (_fresh_store(timedelta(seconds=20)) for _ in range(2))
+    first.set("address", "已经关了的")
+    assert first.check(["address"]) and not second.check(["address"])
+
+
 FACTS = {
     function.__name__: function
     for function in (
@@ -263,6 +272,7 @@ FACTS = {
         a_save_of_one_process_is_loaded_by_two,
         a_failure_on_one_rank_fails_the_save_on_all_and_keeps_the_old,
         damage_is_found_by_rank_0_and_reported_by_all,
+        every_join_finds_the_others_under_names_of_its_own,
     )
 }
 
@@ -274,8 +284,8 @@ def main():
             function(Path(sys.argv[1]))
         except Exception:
             print("bad", name, traceback.format_exc())
-        else:
-            print("ok", name)
+            return
+        print("ok", name)
     shutdown()
     assert (rank(), world_size()) == (0, 1)
 

@@ -38,6 +38,8 @@ def two_ranks(tmp_path_factory):
 @pytest.mark.parametrize("fact", FACTS)
 def test_with_two_ranks(fact, two_ranks):
     output, _ = two_ranks
+    if "] bad " in output and f" {fact}\n" not in output:
+        pytest.skip("前面有一个事实不成立，没跑到这里")
     for rank in (0, 1):
         assert f"[rank {rank}] ok {fact}\n" in output, output[-3000:]
 

@@ -4,6 +4,7 @@ import atexit
 import os
 import sys
 from datetime import timedelta
+from itertools import count
 from typing import Any
 
 import torch
@@ -16,6 +17,7 @@ from companion.errors import ArgumentError
 __all__ = ["init", "shutdown"]
 
 _NEEDED = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")  # torchrun 设好的环境变量
+_JOINS = count(1)  # 本进程第几次加入
 
 
 def init(*, timeout_s: float = 120, backend: str | None = None) -> torch.device:
@@ -89,10 +91,10 @@ def _backend(device: torch.device) -> str:
 
 
 def _fresh_store(timeout: timedelta) -> Any:
-    """各进程互相找到对方用的存储，名字按第几次启动分开。
+    """各进程互相找到对方用的存储，名字按第几次启动、第几次加入分开。
 
-    torchrun 重启进程时接着用同一个存储，里面还留着上一次的地址；不分开的话，新进程会去连已经死了的
-    进程，任务繁忙时常常因此失败。
+    torchrun 重启进程，或者 ``shutdown`` 之后再 ``init``，用的都是同一个存储，里面还留着上一次的
+    地址；不分开的话，会去连已经关了的地址，任务繁忙时常常因此失败。
     """
     agent_serves = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
     store = dist.TCPStore(  # type: ignore[attr-defined]
@@ -103,5 +105,5 @@ def _fresh_store(timeout: timedelta) -> Any:
         multi_tenant=not agent_serves,
     )
     attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
-    name = f"attempt-{attempt}-of-{os.environ['WORLD_SIZE']}"
+    name = f"attempt-{attempt}-join-{next(_JOINS)}-of-{os.environ['WORLD_SIZE']}"
     return dist.PrefixStore(name, store)  # type: ignore[attr-defined]
