@@ -14,6 +14,7 @@ from companion.run.position import Call
 from companion.run.probe import why_inexact
 from companion.run.session import Session, say
 from companion.run.signals import Signals
+from companion.run.watch import Watch
 
 __all__ = ["Loop"]
 
@@ -27,6 +28,7 @@ class Loop:
         self._unusable = ""  # 不能再用的原因
         self._calls = 0  # 这一轮用过几次 batches
         self._call: Call | None = None  # 正在走的那一次
+        self._watch: Watch | None = None  # 这一轮里，模型变了没有
         self._partial = False  # 上一次停在不满的窗口里
         self._running = self._wanted = False
         self._due: int | None = None  # 走到这一步就该存了
@@ -48,7 +50,7 @@ class Loop:
         self._session.announce()
         self._running, self.stopping = True, False
         self._rest()
-        self._signals.install()
+        self._signals.install(self._near_a_step)
         try:
             while position.epoch < total or not position.closed:
                 position.next_epoch()
@@ -59,6 +61,7 @@ class Loop:
                     break
         finally:
             self._signals.restore()
+            self._unwatch()
             self._running = False
             if not position.closed:
                 self._break_off()
@@ -74,13 +77,23 @@ class Loop:
         if iterator is None:
             return
         self._call = call = position.calls[index]
+        self._watch = watch = self._watch or self._session.watch()
+        marks = watch.marks()
         try:
             for batch in iterator:
+                marks = watch.marks()
                 yield batch
                 call.done += 1
                 position.step += 1
                 if self._watching or self._signals.received or position.step == self._due:
                     self._boundary(call, window)
+        except GeneratorExit:  # break：这一批已经用来更新过，就算练过了
+            if self._call is call and watch.moved(marks, position.step):
+                call.done += 1
+                position.step += 1
+                self._wanted = self._wanted or position.step == self._due
+                self._watching = self._watching or self._wanted
+            raise
         finally:
             if self._call is call:  # 否则是以前留着没走完的，早已不作数
                 self._call, self._partial = None, call.done % window > 0
@@ -121,7 +134,8 @@ class Loop:
 
     def _close_epoch(self, total: int) -> None:
         position, self._call = self._position, None
-        self._session.records.close_epoch(position.epoch)
+        self._session.close_epoch(self._watch)
+        self._unwatch()
         position.close()
         position.stopped = total if any_rank(self.stopping) else 0
         path = self._save()
@@ -160,7 +174,16 @@ class Loop:
         if index not in self._position.seen:
             size = batch_size(loader)
             if index == 0 and size is not None:
-                self._session.update_config({"batch_size": size})
+                self._session.offer_config({"batch_size": size})
             reason = why_inexact(loader)
             if reason is not None:
                 self._session.warn(reason)
+
+    def _unwatch(self) -> None:
+        if self._watch is not None:
+            self._watch.close()
+            self._watch = None
+
+    def _near_a_step(self) -> bool:
+        """最近的边界是不是一步之末；各批都练完了，就要等这一轮收尾。"""
+        return self._call is not None or self._calls == 0

@@ -9,13 +9,14 @@ import random
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from itertools import islice
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch.utils.data import DataLoader, IterableDataset
 
 __all__ = [
+    "Inexact",
     "announce",
     "batch_size",
     "can_skip",
@@ -26,7 +27,18 @@ __all__ = [
     "start",
 ]
 
-Report = Callable[[str], None]
+_LOADERS = "companion.data.loaders 的 loaders() 能一位不差"
+
+
+class Inexact(NamedTuple):
+    """不能一位不差地接着练的原因。"""
+
+    reason: str
+    hint: str = _LOADERS  # 怎么改
+    always: bool = False  # 从一轮开头接着练也对不上
+
+
+Report = Callable[[Inexact], None]
 _SOURCES = (torch.Generator, random.Random, np.random.Generator)
 
 
@@ -126,7 +138,8 @@ class _Indices:
         before = fingerprint()
         indices = next(self._rest)
         if fingerprint() != before:
-            self._report("采样器边取边抽随机数，与模型的（如 dropout）混在一起，跳过几批就对不上")
+            reason = "采样器边取边抽随机数，与模型的（如 dropout）混在一起，跳过几批就对不上"
+            self._report(Inexact(reason))
         return indices
 
 

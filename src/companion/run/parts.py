@@ -15,6 +15,7 @@ from companion.optim import EMA
 __all__ = [
     "check",
     "check_names",
+    "check_optimizers",
     "check_stateful",
     "class_name",
     "describe",
@@ -23,6 +24,8 @@ __all__ = [
     "load",
     "load_weights",
     "models",
+    "rate_homes",
+    "scalars",
     "state",
 ]
 
@@ -74,11 +77,25 @@ def describe(parts: Mapping[str, Any]) -> dict[str, Any]:
     for name, part in parts.items():
         if isinstance(part, nn.Module | Optimizer | LRScheduler):
             config[name] = class_name(part)
+    return config | scalars(parts)
+
+
+def scalars(parts: Mapping[str, Any]) -> dict[str, Any]:
+    """优化器的学习率等；接着练时，它们来自存档。"""
+    config: dict[str, Any] = {}
+    for name, part in parts.items():
         if isinstance(part, Optimizer):
             prefix = "" if name == "optimizer" else f"{name}."
             shown = {key: part.defaults[key] for key in _SHOWN if key in part.defaults}
             config |= {prefix + key: _number(value) for key, value in shown.items()}
     return config
+
+
+def rate_homes(parts: Mapping[str, Any]) -> list[str]:
+    """调度器把学习率另记在哪里，如 ``["scheduler.base_lrs"]``：只改优化器的，管不过一步。"""
+    homes = {f"{name}.base_lrs": part for name, part in parts.items()}
+    homes |= {f"{n}.scheduler.base_lrs": getattr(p, "scheduler", None) for n, p in parts.items()}
+    return [home for home, holder in homes.items() if hasattr(holder, "base_lrs")]
 
 
 def is_split(parts: Mapping[str, Any]) -> bool:
@@ -92,6 +109,29 @@ def check_stateful(name: str, part: Any) -> None:
         raise ArgumentError(
             f"交给 Run 的 {name} 应有 state_dict() 和 load_state_dict()，实际的 "
             f"{type(part).__name__} 没有。普通的数写进 config=。"
+        )
+
+
+def check_optimizers(parts: Mapping[str, Any]) -> None:
+    """没有优化器对着另一个模型，就什么也不做。
+
+    只有既多出一个不更新任何模型的优化器、又多出一个没有优化器的模型，才算：给损失的系数单配
+    一个优化器是可以的，模型冻结着也可以。
+
+    Raises:
+        ArgumentError: 在笔记本里重建了模型，没有重建优化器（或反过来）。
+    """
+    if is_split(parts):  # FSDP2 的参数一会儿是片，一会儿是整个，认不准
+        return
+    updated = {name: _updated(part) for name, part in parts.items() if isinstance(part, Optimizer)}
+    owned = {name: _trainable(part) for name, part in parts.items() if isinstance(part, nn.Module)}
+    ours, theirs = set[int]().union(*owned.values()), set[int]().union(*updated.values())
+    stray = [name for name, ids in updated.items() if ids and not ids & ours]
+    alone = [name for name, ids in owned.items() if ids and not ids & theirs]
+    if stray and alone:
+        raise ArgumentError(
+            f"{stray[0]} 应更新交给 Run 的模型，实际一个参数也不是它们的；{alone[0]} 没有优化器。"
+            "重建模型之后，优化器和 Run 也要重建；不训练的模型，先 requires_grad_(False)。"
         )
 
 
@@ -143,6 +183,14 @@ def _is_cut(part: Any) -> bool:
 def _bare(part: Any) -> Any:
     part = getattr(part, "_orig_mod", part)  # torch.compile(model) 返回的包装
     return unwrap(part) if isinstance(part, nn.Module) else part
+
+
+def _updated(optimizer: Optimizer) -> set[int]:
+    return {id(p) for group in optimizer.param_groups for p in group["params"]}
+
+
+def _trainable(model: nn.Module) -> set[int]:
+    return {id(p) for p in model.parameters() if p.requires_grad}
 
 
 def _group_sizes(saved: Mapping[str, Any]) -> list[int]:

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from companion.repro import random_state, restore_random_state
-from companion.run.order import announce, length, own_states, restore_own, start
+from companion.run.order import Inexact, announce, length, own_states, restore_own, start
 
 __all__ = ["Call", "Position"]
 
@@ -61,7 +61,7 @@ class Position:
         self.epoch, self.closed = self.epoch - 1, True
 
     def open_call(
-        self, index: int, loader: Any, report: Callable[[str], None]
+        self, index: int, loader: Any, report: Callable[[Inexact], None]
     ) -> Iterator[Any] | None:
         """这一轮第 ``index`` 次 ``batches``，从断的那一批起；存档前就走完了的是 ``None``。"""
         announce(loader, self.epoch)
@@ -76,9 +76,8 @@ class Position:
             restore_random_state(call.after)
             return None
         if length(loader) != call.length:
-            report(
-                f"加载器存档时有 {call.length} 批，现在有 {length(loader)} 批，请用原来的数据和批量"
-            )
+            reason = f"加载器存档时有 {call.length} 批，现在有 {length(loader)} 批"
+            report(Inexact(reason, "请用原来的数据和批量"))
         restore_own(loader, call.own)
         restore_random_state(call.before)
         iterator, draw = start(loader, call.done, report)

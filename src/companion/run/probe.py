@@ -1,6 +1,6 @@
 """这个加载器能不能精确续上？看它的类型，再试取几次样本，看随机数从哪里来。"""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -9,33 +9,55 @@ from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset
 
 from companion.repro import random_state, restore_random_state
-from companion.run.order import can_skip, fingerprint
+from companion.run.order import Inexact, can_skip, fingerprint
 
 __all__ = ["why_inexact"]
 
 
-def why_inexact(loader: Any) -> str | None:
-    """从一轮中间接着练时，哪里对不上；对得上就是 ``None``。全局随机数不受影响。"""
-    if hasattr(loader, "iter_from") or isinstance(loader, Sequence):
+_REREAD = "只能把前面的批重读一遍，读到的未必与上次相同；它自带的状态也没有存"
+
+
+def why_inexact(loader: Any) -> Inexact | None:
+    """接着练时，哪里对不上，怎么改；对得上就是 ``None``。全局随机数不受影响。"""
+    ours = hasattr(loader, "iter_from")
+    if (ours and not isinstance(loader, DataLoader)) or isinstance(loader, Sequence):
         return None
+    if isinstance(loader, Iterator):
+        return Inexact(
+            f"交给 run.batches 的是 {type(loader).__name__}，不是加载器：定不了轮次，也记不下次序",
+            "把 enumerate 写在外面：for i, batch in enumerate(run.batches(loader))（接着练时 i "
+            "从 0 数起，要接着数就用 run.step）；不用 zip，把两个数据集合成一个："
+            "loaders(torch.utils.data.StackDataset(a, b), batch_size=…)",
+            always=True,
+        )
     if isinstance(loader, DataLoader) and isinstance(loader.dataset, IterableDataset):
-        return "IterableDataset 不能按编号取样本，只能把前面的批重读一遍，读到的未必与上次相同"
-    if not can_skip(loader):
-        return f"{type(loader).__name__} 只能把前面的批重读一遍，读到的未必与上次相同"
+        hint = "换成按编号取样本的数据集，用 companion.data.loaders 的 loaders()，就能一位不差"
+        return Inexact(f"IterableDataset 不能按编号取样本，{_REREAD}", hint)
+    if not ours and not can_skip(loader):
+        return Inexact(f"{type(loader).__name__} {_REREAD}")
     if loader.num_workers and not loader.in_order:
-        return "in_order=False 时各批的先后每次不同"
-    if getattr(loader.dataset, "exact_by_index", False):
+        return Inexact("in_order=False 时各批的先后每次不同", "请去掉 in_order=False", True)
+    if getattr(loader.dataset, "exact_by_index", False) and not ours:
         return None
     return _why_random(loader)
 
 
-def _why_random(loader: DataLoader[Any]) -> str | None:
+def _why_random(loader: DataLoader[Any]) -> Inexact | None:
     before, trial = random_state(), _Trial(loader)
     moved, same = trial[0] if not loader.num_workers else _in_a_worker(loader, trial)
     restore_random_state(before)
+    lasting = loader.persistent_workers  # 不重启的子进程，随机数从上一轮接着用
     if moved and loader.num_workers:
-        return "样本里的随机变换在子进程里抽随机数，子进程的随机数续不上"
-    return None if moved or same else "样本里的随机数来自数据集自己的发生器，它的状态没有存"
+        reason = "样本里的随机变换在子进程里抽随机数，子进程的随机数续不上"
+        return Inexact(reason, always=lasting)
+    if moved or same:
+        return None
+    return Inexact(
+        "样本里的随机数来自数据集自己的发生器（或计数器），它的状态没有存",
+        "样本里请只用 torch、random、np.random 的全局随机数，再用 companion.data.loaders 的 "
+        "loaders()，就能一位不差",
+        always=lasting or not loader.num_workers,
+    )
 
 
 class _Trial:

@@ -29,10 +29,20 @@ class Run:
                 ...
                 run.log(loss=loss)
 
+    按步数停，写成下面这样；之后把 ``max_steps`` 改大，就接着练（一轮至少一步，轮数不会不够）::
+
+        for epoch in run.epochs(max_steps):
+            for inputs, targets in run.batches(train):
+                ...  # 更新之后 break，这一批也算练过
+                if run.step + 1 >= max_steps:
+                    run.stop()
+                    break
+
     Args:
         directory: 没有就建。一个目录一次运行，同时只能有一个进程在写。
         resume: ``True`` 从最新的好存档接着练，没有就从头开始；``False`` 只用没有存档的目录。
         keep: 留最近几个存档；最好的一轮的另外留着。
+            权重里没有 nan 和 inf 的最后一份，也一直留着。
         best: 按哪一列定最好的一轮；``None`` 是不管。
         mode: ``"min"`` 越小越好，``"max"`` 越大越好。
         save_every: 每几步存一次；``None`` 是只在每轮之末存。
@@ -40,7 +50,8 @@ class Run:
         objects: 要存的对象，见 ``attach``。
 
     Raises:
-        RunError: 目录里有别的运行，或另一个进程正在写。
+        ArgumentError: ``config`` 不是字典；优化器更新的不是给了的模型。
+        RunError: 目录里有别的运行，或另一个进程正在写，或不能写。
         CheckpointError: 存档一个也不能用；或与 ``objects`` 对不上，此时什么也没有装。
     """
 
@@ -86,7 +97,7 @@ class Run:
 
     @property
     def inexact(self) -> str | None:
-        """不能从一轮中间精确接着练的原因；能，就是 ``None``。"""
+        """不能精确接着练的原因；能，就是 ``None``。"""
         return self._session.inexact
 
     def attach(self, **objects: Any) -> None:
@@ -95,7 +106,7 @@ class Run:
         先全部核对，再全部装好。``None`` 略过；同一个名字再给一个新对象，它接过旧对象的状态。
 
         Raises:
-            ArgumentError: 没有 ``state_dict``、``load_state_dict``。
+            ArgumentError: 没有 ``state_dict``、``load_state_dict``；优化器更新的不是给了的模型。
             MismatchError: 与存档对不上，或给多了；此时什么也没有装。
         """
         self._loop.check_usable()
@@ -108,8 +119,8 @@ class Run:
     def epochs(self, total: int) -> Iterator[int]:
         """轮次，从 1 到 ``total``；接着练时从断的地方开始。一轮的循环体走完，就记录、存档。
 
-        收到 SIGTERM 或 Ctrl-C：练完这一步，存好，再抛出 ``SystemExit(143)`` 或
-        ``KeyboardInterrupt``；第二次立即停。
+        收到 SIGTERM 或 Ctrl-C：练完这一步（各批之后，是等这一轮收尾），存好，再抛出
+        ``SystemExit(143)`` 或 ``KeyboardInterrupt``；第二次立即停。
 
         Raises:
             MismatchError: 存档里的对象没有给全。
@@ -122,6 +133,8 @@ class Run:
 
     def batches(self, loader: Any, *, window: int = 1) -> Iterator[Any]:
         """``loader`` 的各批；接着练时从断的那一批起，次序和随机数都与不中断时相同。
+
+        给出一批就算一步，所以只用来训练；验证时直接 ``for batch in valid``。一次只能开一个。
 
         Args:
             loader: ``companion.data`` 的加载器、``DataLoader``、批的列表，或任何可迭代的对象。
@@ -137,6 +150,9 @@ class Run:
         """什么也不返回：记下几个数，一轮之末按 ``n`` 加权平均，写进这一轮的记录。
 
         张量切断梯度，每一步都不读数值。``batches`` 外面记的也进这一轮，矩阵、文字原样留下。
+
+        几个进程时，记下的是全部进程的平均，各占自己的 n。F1 这样不能平均的指标，先合成一个再记：
+        ``metric.merge(gather_objects(metric.state_dict()))``，``run.log(f1=metric.compute())``。
 
         Args:
             n: 这些平均值代表几个样本（或词元）。

@@ -1,20 +1,25 @@
 """一次运行要存的全部：对象、走到的地方、记录、超参数；怎样存下，怎样恢复。"""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from companion.distributed.ranks import gather_objects, is_main, rank, world_size
+from companion.distributed.ranks import any_rank, gather_objects, is_main, rank, world_size
 from companion.errors import ArgumentError, CheckpointError, RunError
 from companion.repro import random_state
 from companion.run import parts, words
 from companion.run.files import versions, write_card
+from companion.run.order import Inexact
 from companion.run.position import Position
 from companion.run.records import Records
 from companion.run.store import Store
+from companion.run.watch import Watch, all_finite
 
 __all__ = ["Session", "say"]
+
+_DEFAULT_BEST = "valid_loss"
+_HIGHER = {"acc", "accuracy", "auc", "auroc", "f1"}  # 名字里有这些词的列，越大越好
 
 
 class Session:
@@ -36,9 +41,12 @@ class Session:
         self.inexact: str | None = None  # 不能从一轮中间精确接着练的原因
         self._store = Store(directory, resume=resume, keep=keep)
         found = self._store.found
+        # 上一份存档的权重里没有 nan 和 inf
+        self._finite = bool(found is None or found.info.get("finite", True))
         self._saved = dict(found.info["config"]) if found else {}  # 存档里的超参数
         self._pending = found is not None  # 有存档，还没有恢复
         self._news = ""  # 恢复之后要说的第一句
+        self._said = set[Callable[..., str]]()  # 一次运行里只说一遍的
         if found:
             self._adopt(self._store.rest())
 
@@ -48,6 +56,7 @@ class Session:
         for name, part in new.items():
             parts.check_stateful(name, part)
         together = self._objects | new
+        parts.check_optimizers(new)
         if self._pending and self._store.kinds.keys() <= together.keys():
             self._restore(together)
         elif self._store.found and not self._pending:
@@ -62,34 +71,56 @@ class Session:
         Raises:
             MismatchError: 存档里的对象没有给全，一个也没有装。
         """
+        parts.check_optimizers(self._objects)
         if self._pending:
             self._restore(self._objects)
+        if self._best and self._mode == "min" and _HIGHER & set(self._best.lower().split("_")):
+            self._once(words.which_mode, self._best)
 
     def announce(self) -> None:
         """说一次：从哪里接着练，哪些超参数变了。"""
         if self._news:
             say(self._news)
-            ours = parts.describe(self._objects)
-            say(words.differences(self._saved, ours | self._given, ours))
+            ours, homes = parts.describe(self._objects), parts.rate_homes(self._objects)
+            used = parts.scalars(self._objects)
+            say(words.differences(self._saved, ours | self._given, used, homes))
             self._news = ""
 
     def config(self) -> dict[str, Any]:
         """全部超参数：从对象看出来的（接着练时，用的是存档里的），和给了的。"""
-        seen = parts.describe(self._objects)
-        return seen | {n: v for n, v in self._saved.items() if n in seen} | self._given
+        seen, used = parts.describe(self._objects), parts.scalars(self._objects)
+        config = seen | {n: v for n, v in self._saved.items() if n in seen} | self._given
+        return config | {n: v for n, v in self._saved.items() if n in used}
 
     def update_config(self, values: Mapping[str, Any]) -> None:
         """补上超参数；``batch_size`` 等开始之后才知道的，与存档不同也说一句。"""
         self._given |= _json_only(values)
         if not self._news:
             late = {name: value for name, value in values.items() if name == "batch_size"}
-            say(words.differences(self._saved, late, {}))
+            say(words.differences(self._saved, late))
 
-    def warn(self, reason: str) -> None:
-        """说一次：从一轮中间接着练，哪里对不上。"""
+    def offer_config(self, values: Mapping[str, Any]) -> None:
+        """补上看出来的超参数；人给过的，听人的。"""
+        self.update_config({n: v for n, v in values.items() if n not in self._given})
+
+    def warn(self, why: Inexact) -> None:
+        """说一次：接着练时，哪里对不上。"""
         if self.inexact is None:
-            self.inexact = reason
-            say(words.inexact(reason))
+            self.inexact = why.reason
+            say(words.inexact(why))
+
+    def watch(self) -> Watch:
+        """从现在起，看着模型变了没有。"""
+        return Watch(self._objects, self.position.step)
+
+    def close_epoch(self, watch: Watch | None) -> None:
+        """记下这一轮；看得出练错了模型、写错了列名，就说一次。"""
+        self.records.close_epoch(self.position.epoch)
+        names, best = self.records.history.names, self._best
+        if watch and watch.unchanged(self.position.step):
+            self._once(words.nothing_changed, self.position.epoch)
+        if best and best != _DEFAULT_BEST and best not in names:
+            self._once(words.no_column, best, names)
 
     def save(self) -> Path:
         """写一个新存档，返回它的路径；删掉用不着的旧存档。每个进程都要调用。"""
@@ -105,11 +136,15 @@ class Session:
             "epoch": position.epoch,
             "closed": position.closed,
         }
-        info |= {"best": best, "objects": kinds, "config": self.config()}
+        finite = not any_rank(not all_finite(self._objects))
+        info |= {"best": best, "objects": kinds, "config": self.config(), "finite": finite}
         info |= {"inexact": self.inexact, "world": world_size()} | versions()
         if is_main():
             write_card(self.directory, self.config())
         path = self._store.save(self._objects, rest, info)
+        if self._finite and not finite:
+            say(words.not_finite(position))
+        self._finite = finite
         self._store.tidy(best=position.closed and best is not None and best[0] == position.epoch)
         return path
 
@@ -146,9 +181,19 @@ class Session:
         self._news = words.continues(self.directory, self.position)
         if len(everyone) != world_size():
             self._news += words.another_world(len(everyone), world_size())
+        if self._store.found and not self._finite:
+            self._news += words.resumes_broken(self._store.found.path.name)
+
+    def _once(self, text: Callable[..., str], *about: Any) -> None:
+        if text not in self._said:
+            self._said.add(text)
+            say(text(*about))
 
 
 def _json_only(config: Mapping[str, Any]) -> dict[str, Any]:
+    if not isinstance(config, Mapping):
+        way = "请写 config=vars(args)。" if hasattr(config, "__dict__") else "请换成字典。"
+        raise ArgumentError(f"config 应是字典，实际是 {type(config).__name__}。{way}")
     for name, value in config.items():
         try:
             json.dumps(value)

@@ -3,9 +3,12 @@
 import os
 import signal
 import threading
+from collections.abc import Callable
 from contextlib import suppress
 from types import FrameType
 from typing import Any
+
+from companion.run import words
 
 __all__ = ["Signals"]
 
@@ -16,12 +19,16 @@ class Signals:
     """从 ``install()`` 到 ``restore()``，收到的信号记在 ``received`` 里。"""
 
     def __init__(self) -> None:
+        self._near_a_step: Callable[[], bool] = bool
         self._old: dict[int, Any] = {}
         self._owner = os.getpid()
         self.received: int | None = None
 
-    def install(self) -> None:
-        """接管两个信号；不在主线程、或别人已经让它忽略（如 nohup），就不接管。"""
+    def install(self, near_a_step: Callable[[], bool]) -> None:
+        """接管两个信号；不在主线程、或别人已经让它忽略（如 nohup），就不接管。
+
+        ``near_a_step()`` 说最近的边界是一步之末，还是一轮之末；收到信号时要照实说。
+        """
         if threading.current_thread() is not threading.main_thread():
             return
         for number in _NAMES:
@@ -29,12 +36,13 @@ class Signals:
             if old not in (None, signal.SIG_IGN):
                 self._old[number] = old
                 signal.signal(number, self._receive)
+                self._near_a_step = near_a_step
 
     def restore(self) -> None:
         """还给原来的主人。"""
         for number, old in self._old.items():
             signal.signal(number, old)
-        self._old = {}
+        self._old, self._near_a_step = {}, bool  # 不再拿着循环：没人用了就该放开目录的锁
 
     @staticmethod
     def name(number: int) -> str:
@@ -47,7 +55,7 @@ class Signals:
         elif self.received is None:
             self.received = number
             with suppress(RuntimeError):  # 正好打断了另一个 print
-                print(f"收到 {self.name(number)}：练完这一步，存好就停；再来一次，立即停。")
+                print(words.received(self.name(number), self._near_a_step()))
         elif number == signal.SIGINT:
             raise KeyboardInterrupt
         else:

@@ -1,6 +1,7 @@
 """一次运行的目录：找到能用的存档，写新的，留下最近几个和最好的一个。只有 0 号进程动磁盘。"""
 
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from companion.checkpoint import (
     saves,
     verify,
 )
+from companion.checkpoint.manifest import ADVICE
 from companion.checkpoint.sharded import (
     is_sharded,
     load_sharded,
@@ -21,8 +23,8 @@ from companion.checkpoint.sharded import (
     save_sharded,
 )
 from companion.distributed.ranks import gather_objects, is_main
-from companion.errors import CheckpointError, CompanionError, RunError
-from companion.run import parts
+from companion.errors import CheckpointError, CompanionError, CorruptCheckpointError, RunError
+from companion.run import parts, words
 from companion.run.lock import Lock
 
 __all__ = ["Store"]
@@ -47,6 +49,7 @@ class Store:
         order = saves(folder)
         known = order.index(found.path) + 1 if found else 0
         self._recent, self._damaged = order[:known], order[known:]  # 跳过的坏存档留给人查
+        self._finite = self._newest_finite()  # 权重里没有 nan 和 inf 的，最新的一份
 
     def _open(self, resume: bool) -> tuple[Save | None, CompanionError | None]:
         """0 号进程打开目录；结果（或错误）随后告诉大家。"""
@@ -59,11 +62,16 @@ class Store:
             clean(self.folder)
             found = newest_good(self.folder) if resume else None
             if found is None and saves(self.folder):
-                verify(saves(self.folder)[-1])  # 抛出的错误说得出它为什么不能用
+                _say_why(saves(self.folder)[-1])
             return found, None
         except CompanionError as problem:
             self.close()
             return None, problem
+        except OSError as problem:
+            self.close()
+            return None, RunError(
+                f"{self.folder} 应是能写的目录，实际不能写：{problem}。请换一个目录，或改它的权限。"
+            )
 
     @property
     def kinds(self) -> dict[str, str]:
@@ -108,6 +116,7 @@ class Store:
             rest["objects"] = {name: parts.state(part) for name, part in others.items()}
             path = self._write(rest, info)
         self._recent = [*self._recent, path][-self._keep :]
+        self._finite = path if info["finite"] else self._finite
         return path
 
     def tidy(self, best: bool) -> None:
@@ -115,8 +124,8 @@ class Store:
         if best:
             self._best = self._recent[-1]
         if is_main():
-            best_one = [self._best] if self._best else []
-            prune(self.folder, self._damaged + self._recent + best_one)
+            kept = [path for path in (self._best, self._finite) if path]
+            prune(self.folder, self._damaged + self._recent + kept)
 
     def epoch_save(self, epoch: int) -> Path | None:
         """第 ``epoch`` 轮收尾时的存档；没有，或者坏了，就是 ``None``。"""
@@ -127,6 +136,15 @@ class Store:
                 continue
             if info.get("closed") and info.get("epoch") == epoch:
                 return path
+        return None
+
+    def _newest_finite(self) -> Path | None:
+        if self.found is None or self.found.info.get("finite", True):
+            return self.found.path if self.found else None
+        for path in reversed(self._recent):
+            with suppress(CheckpointError):
+                if verify(path).get("finite", True):
+                    return path
         return None
 
     def remember_best(self, epoch: int) -> None:
@@ -178,6 +196,14 @@ def _pair(objects: dict[str, Any]) -> tuple[Any, Any]:
         raise RunError(
             f"FSDP2 的模型和优化器应以 model=、optimizer= 交给 Run，实际没有 {missing}。"
         ) from None
+
+
+def _say_why(newest: Path) -> None:
+    """有存档却一个也不能用：抛出的错误说得出最新的一个怎么了。"""
+    try:
+        verify(newest)
+    except CorruptCheckpointError as error:
+        raise CorruptCheckpointError(words.all_corrupt(str(error).removesuffix(ADVICE))) from error
 
 
 def _check_unused(folder: Path) -> None:

@@ -5,9 +5,11 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
+from companion.run.order import Inexact
 from companion.run.position import Position
 
 __all__ = [
+    "all_corrupt",
     "another_world",
     "continues",
     "differences",
@@ -16,8 +18,14 @@ __all__ = [
     "left",
     "misplaced",
     "no_best",
+    "no_column",
+    "not_finite",
     "not_saved",
+    "nothing_changed",
+    "received",
+    "resumes_broken",
     "unusable",
+    "which_mode",
 ]
 
 
@@ -35,9 +43,15 @@ def continues(folder: Path, position: Position) -> str:
 
 
 def differences(
-    saved: Mapping[str, Any], now: Mapping[str, Any], optimizer: Collection[str]
+    saved: Mapping[str, Any],
+    now: Mapping[str, Any],
+    optimizer: Collection[str] = (),
+    rates: Collection[str] = (),
 ) -> str:
-    """超参数与存档不同的几项；都相同就是空串。``optimizer`` 是哪几项来自优化器。"""
+    """超参数与存档不同的几项；都相同就是空串。
+
+    ``optimizer`` 是哪几项来自优化器；``rates`` 是调度器记着学习率的地方。
+    """
     now = json.loads(json.dumps(now))  # 元组成了列表，与存的一样
     names = [name for name in now if name in saved and now[name] != saved[name]]
     if not names:
@@ -46,19 +60,17 @@ def differences(
     used = [f"{name} = {saved[name]}" for name in names if name in optimizer]
     tail = (
         f"（优化器的状态来自存档，用的是 {'、'.join(used)}；要换新值，恢复后改 "
-        "optimizer.param_groups）"
+        f"{'，还有 '.join(['optimizer.param_groups', *rates])}）"
         if used
         else ""
     )
     return f"超参数与存档不同：{listed}{tail}。"
 
 
-def inexact(reason: str) -> str:
-    """这次运行从一轮中间接着练，不能一位不差。"""
-    return (
-        f"从一轮中间接着练，结果会与不中断时略有不同：{reason}。"
-        "companion.data.loaders 的 loaders() 能一位不差。"
-    )
+def inexact(why: Inexact) -> str:
+    """这次运行断了再接，不能一位不差。"""
+    when = "接着练（从一轮开头也一样）" if why.always else "从一轮中间接着练"
+    return f"{when}，结果会与不中断时不同：{why.reason}。{why.hint}。"
 
 
 def left(name: str, path: Path, position: Position) -> str:
@@ -97,7 +109,8 @@ def misplaced(running: bool) -> str:
     if not running:
         return "run.batches 应在 for epoch in run.epochs(…) 的循环体里用，实际在外面。"
     return (
-        "上一个 run.batches 还没有走完，实际又开了一个。请先走完，或用 zip 把两个加载器合成一个。"
+        "上一个 run.batches 还没有走完，实际又开了一个。请先走完；要成对地取，"
+        "把两个数据集合成一个：loaders(torch.utils.data.StackDataset(a, b), batch_size=…)。"
     )
 
 
@@ -109,3 +122,50 @@ def not_saved(epoch: int) -> str:
 def unusable(folder: Path, why: str) -> str:
     """这个 Run 不能再用了。"""
     return f"{folder} 的这个 Run 不能再用：{why}。请重建模型、优化器和 Run(…, resume=True)。"
+
+
+def received(name: str, near_a_step: bool) -> str:
+    """收到信号时就说：停在哪里。"""
+    where = "练完这一步，存好就停" if near_a_step else "这一轮收尾（验证等）之后，存好就停"
+    return f"收到 {name}：{where}；再来一次，立即停，上一份存档之后的要重练。"
+
+
+def nothing_changed(epoch: int) -> str:
+    """一轮练完，交给 Run 的模型还是老样子。"""
+    return (
+        f"第 {epoch} 轮里，交给 Run 的模型的参数一个也没有变：训练的是不是另一个模型？"
+        "重建模型和优化器之后，Run 也要重建。"
+    )
+
+
+def no_column(best: str, names: list[str]) -> str:
+    """一轮练完，``best`` 那一列还没有。"""
+    return (
+        f"best={best!r} 这一列没有记，定不出最好的一轮；记下的列是 {'、'.join(names)}。"
+        "请改 best=，或 run.log 记下它。"
+    )
+
+
+def which_mode(best: str) -> str:
+    """像是越大越好的列，却在取最小的。"""
+    return f'best={best!r} 现在取的是最小的；越大越好的列应写 mode="max"。'
+
+
+def not_finite(position: Position) -> str:
+    """存下的权重坏了。"""
+    return (
+        f"第 {position.step} 步：模型的参数里有 nan 或 inf，这一份照存，但最后一份好的不会被删掉。"
+    )
+
+
+def resumes_broken(name: str) -> str:
+    """最新的存档里，权重是坏的。"""
+    return (
+        f"存档 {name} 的参数里有 nan 或 inf：想从最后一份好的接着练，"
+        "先移走比那一份新的存档，再把学习率调小。"
+    )
+
+
+def all_corrupt(reason: str) -> str:
+    """有存档，却一个也不能用；``reason`` 是最新的一个怎么坏了。"""
+    return f"{reason}一个好的也没有：从备份恢复，或换一个目录从头练。"
