@@ -18,7 +18,7 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from companion.device import model_device, widest_float
 from companion.distributed.ranks import any_rank, world_size
-from companion.distributed.wrap import defer_sync
+from companion.distributed.wrap import all_finite, defer_sync, local_part
 from companion.errors import ArgumentError, NonFiniteError
 from companion.optim import EMA
 from companion.schedule import PerStep
@@ -133,8 +133,7 @@ class Update:
         Raises:
             NonFiniteError: 参数里已经有 nan 或 inf；先查再存，坏了的不会存下来。
         """
-        finite = [local.isfinite().all() for local in map(_local, self._parameters())]
-        if any_rank(bool(finite) and not bool(torch.stack(finite).all())):
+        if any_rank(not all_finite(self._parameters())):
             raise NonFiniteError(
                 "参数应是有限的数，实际有 nan 或 inf：上一次更新把它们练坏了，这一份不存。"
                 "请从前面的存档接着练，把学习率调小（先除以 10），或给 clip_norm=1.0。"
@@ -165,7 +164,7 @@ class Update:
     def _average(self) -> None:
         """梯度现在是 Σ n·g / unit（进程之间取了平均），换成 Σ n·g / Σ n。"""
         factor = self._unit * world_size() / _or_one(self._all_ranks(sum(self._n)))
-        grads = [_local(p.grad) for p in self._parameters() if p.grad is not None]
+        grads = [local_part(p.grad) for p in self._parameters() if p.grad is not None]
         torch._foreach_mul_(grads, factor)
 
     def _all_ranks(self, n: float | Tensor) -> float | Tensor:
@@ -193,12 +192,6 @@ class Update:
 def _or_one(total: float | Tensor) -> Any:
     """``total``；是 0 就换成 1，好拿来做分母。"""
     return torch.where(total > 0, total, 1) if isinstance(total, Tensor) else total or 1
-
-
-def _local(tensor: Tensor) -> Tensor:
-    """FSDP2 切开的张量在本进程的那一块；普通的张量就是它自己。"""
-    local: Tensor = tensor.to_local() if hasattr(tensor, "to_local") else tensor
-    return local
 
 
 def _check_optimizer(model: nn.Module, optimizer: Optimizer) -> None:

@@ -14,7 +14,7 @@ from companion.checkpoint.sharded import is_sharded, load_sharded, save_sharded
 from companion.device import pick_device
 from companion.distributed.init import init, shutdown
 from companion.distributed.launch import launch
-from companion.distributed.wrap import defer_sync, unwrap, wrap
+from companion.distributed.wrap import all_finite, defer_sync, local_part, unwrap, wrap
 from companion.errors import ArgumentError, CheckpointError, LaunchError, MismatchError
 from tests.companion.ranks_facts import FACTS, Block, adam, everything, make, same, train
 
@@ -205,3 +205,11 @@ def test_a_launch_that_takes_too_long_is_stopped(tmp_path):
     with pytest.raises(LaunchError, match=r"script.py 应在 4 秒内跑完.*\n\[rank 0\] （什么也没有"):
         launch(script, timeout=4, env={"TAG": str(tmp_path)})
     assert alive(str(tmp_path)) == []
+
+
+@pytest.mark.parametrize(("bad", "finite"), [(0.0, True), (float("nan"), False), (-1e999, False)])
+def test_one_number_that_is_not_finite_is_found_among_all(bad, finite):
+    tensors = [torch.zeros(3), torch.tensor([1.0, bad]), torch.empty(2, device="meta")]
+    assert all_finite(tensors) is finite
+    assert all_finite([]) is True
+    assert local_part(tensors[0]) is tensors[0]

@@ -61,7 +61,7 @@ EXPORTS = {
         *("any_rank", "barrier", "gather_objects", "is_distributed", "is_main", "rank"),
         "world_size",
     ],
-    "companion.distributed.wrap": ["defer_sync", "unwrap", "wrap"],
+    "companion.distributed.wrap": ["all_finite", "defer_sync", "local_part", "unwrap", "wrap"],
     "companion.errors": [
         *("ArgumentError", "CheckpointError", "CompanionError", "CorruptCheckpointError"),
         *("DataError", "DownloadError", "DtypeError", "LaunchError", "MismatchError"),
@@ -136,7 +136,7 @@ EXPORTS = {
     "companion.run.signals": ["Signals"],
     "companion.run.store": ["Store"],
     "companion.run.sums": ["LogSums", "averages"],
-    "companion.run.watch": ["Watch", "all_finite"],
+    "companion.run.watch": ["Watch", "models_finite"],
     "companion.run.words": [
         "all_corrupt",
         "another_world",

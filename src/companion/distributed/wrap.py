@@ -1,20 +1,20 @@
 """把普通模型包装成多进程一起训练的：DDP（每个进程一份完整的）或 FSDP2（每个进程只存一片）。"""
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import torch
+from torch import Tensor, nn
 from torch import distributed as dist
-from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from companion.device import model_device
 from companion.distributed.ranks import gather_objects, is_distributed, world_size
 from companion.errors import ArgumentError, check_choice
 
-__all__ = ["defer_sync", "unwrap", "wrap"]
+__all__ = ["all_finite", "defer_sync", "local_part", "unwrap", "wrap"]
 
 
 def wrap(model: nn.Module, kind: str = "ddp", blocks: Sequence[type[nn.Module]] = ()) -> nn.Module:
@@ -61,6 +61,24 @@ def _shard(model: nn.Module, blocks: tuple[type[nn.Module], ...]) -> nn.Module:
 def unwrap(model: nn.Module) -> nn.Module:
     """DDP 里面的那个模型，参数名前面没有 ``module.``；别的模型（含 FSDP2）原样返回。"""
     return model.module if isinstance(model, DistributedDataParallel) else model
+
+
+def local_part(tensor: Tensor) -> Tensor:
+    """FSDP2 切开的张量在本进程的那一块；普通的张量就是它自己。"""
+    local: Tensor = tensor.to_local() if hasattr(tensor, "to_local") else tensor
+    return local
+
+
+def all_finite(tensors: Iterable[Tensor]) -> bool:
+    """这些张量里没有 nan 和 inf；切开的只看本进程的那一块。每种设备只读一次数值。
+
+    float8 没有 ``isfinite``，``meta`` 设备上没有数值，都略过。
+    """
+    flags: dict[torch.device, list[Tensor]] = {}
+    for tensor in map(local_part, tensors):
+        if tensor.element_size() > 1 and not tensor.is_meta:
+            flags.setdefault(tensor.device, []).append(tensor.detach().isfinite().all())
+    return all(bool(torch.stack(group).all()) for group in flags.values())
 
 
 def defer_sync(model: nn.Module) -> AbstractContextManager[None]:

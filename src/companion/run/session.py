@@ -14,7 +14,7 @@ from companion.run.order import Inexact
 from companion.run.position import Position
 from companion.run.records import Records
 from companion.run.store import Store
-from companion.run.watch import Watch, all_finite
+from companion.run.watch import Watch, models_finite
 
 __all__ = ["Session", "say"]
 
@@ -136,11 +136,11 @@ class Session:
             "epoch": position.epoch,
             "closed": position.closed,
         }
-        finite = not any_rank(not all_finite(self._objects))
-        info |= {"best": best, "objects": kinds, "config": self.config(), "finite": finite}
+        config, finite = self.config(), not any_rank(not models_finite(self._objects))
+        info |= {"best": best, "objects": kinds, "config": config, "finite": finite}
         info |= {"inexact": self.inexact, "world": world_size()} | versions()
         if is_main():
-            write_card(self.directory, self.config())
+            write_card(self.directory, config)
         path = self._store.save(self._objects, rest, info)
         if self._finite and not finite:
             say(words.not_finite(position))

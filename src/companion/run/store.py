@@ -107,13 +107,11 @@ class Store:
     def save(self, objects: Mapping[str, Any], rest: dict[str, Any], info: dict[str, Any]) -> Path:
         """写一个新存档，返回它的路径；每个进程都要调用。"""
         others = dict(objects)
-        if parts.is_split(objects):
-            model, optimizer = _pair(others)
-            rest["objects"] = {name: parts.state(part) for name, part in others.items()}
-            step = info["step"]
-            path = save_sharded(self.folder, model, optimizer, rest, step=step, info=info)
+        pair = _pair(others) if parts.is_split(objects) else None
+        rest["objects"] = {name: parts.state(part) for name, part in others.items()}
+        if pair:
+            path = save_sharded(self.folder, *pair, rest, step=info["step"], info=info)
         else:
-            rest["objects"] = {name: parts.state(part) for name, part in others.items()}
             path = self._write(rest, info)
         self._recent = [*self._recent, path][-self._keep :]
         self._finite = path if info["finite"] else self._finite

@@ -11,9 +11,10 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 from torch.optim import Optimizer
 
+from companion.distributed.wrap import all_finite, local_part
 from companion.run import parts
 
-__all__ = ["Watch", "all_finite"]
+__all__ = ["Watch", "models_finite"]
 
 _PROBES = 4  # 一个模型每一步只看这么多个参数
 _SAMPLE = 64  # 版本号没有动，一轮之末再比这么多个数
@@ -56,14 +57,10 @@ class Watch:
             hook.remove()
 
 
-def all_finite(objects: Mapping[str, Any]) -> bool:
-    """模型的参数里没有 nan 和 inf；FSDP2 的只看本进程的那一片。"""
-    flags: dict[torch.device, list[Tensor]] = {}
-    for model in parts.models(objects).values():
-        for tensor in map(_local, _tensors(model, buffers=False)):
-            if tensor.element_size() > 1 and not tensor.is_meta:  # float8 没有 isfinite
-                flags.setdefault(tensor.device, []).append(tensor.detach().isfinite().all())
-    return all(bool(torch.stack(group).all()) for group in flags.values())
+def models_finite(objects: Mapping[str, Any]) -> bool:
+    """各个模型的参数里没有 nan 和 inf；FSDP2 的只看本进程的那一片。"""
+    models = parts.models(objects).values()
+    return all_finite(t for model in models for t in _tensors(model, buffers=False))
 
 
 def _adding(steps: list[int]) -> Callable[..., None]:
@@ -89,9 +86,4 @@ def _spread(tensors: list[Tensor]) -> list[Tensor]:
 
 
 def _sample(tensor: Tensor) -> Tensor:
-    return _local(tensor).detach().flatten()[:_SAMPLE].clone()
-
-
-def _local(tensor: Tensor) -> Tensor:
-    local: Tensor = tensor.to_local() if hasattr(tensor, "to_local") else tensor
-    return local
+    return local_part(tensor).detach().flatten()[:_SAMPLE].clone()
