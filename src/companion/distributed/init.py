@@ -3,8 +3,11 @@
 import atexit
 import os
 import sys
+import threading
+import time
 from datetime import timedelta
 from itertools import count
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -71,6 +74,34 @@ def _leave() -> None:
     """脚本结束时离开；是因为出错才结束的，就不打招呼：别的进程可能正等着，打招呼也会等住。"""
     if not hasattr(sys, "last_value"):  # 没有人接住的异常会留在这里
         shutdown()
+        _let_threads_finish()
+
+
+def _let_threads_finish(patience_s: float = 5) -> None:
+    """等通信库的线程放下最后一次通信的张量；最多等 ``patience_s`` 秒。
+
+    释放张量要用 Python 的锁。解释器已经开始收场时才去拿，那个线程会被强行结束，整个进程随之
+    异常退出（SIGABRT）。离开进程组也不保证它们停下：模型还活着，就还拿着进程组。
+    """
+    deadline, quiet = time.monotonic() + patience_s, 0
+    while quiet < 5 and time.monotonic() < deadline:  # 接连几次都没有线程在跑，才算都放下了
+        time.sleep(0.01)  # 睡着时别的线程拿得到锁
+        quiet = 0 if _others_running() else quiet + 1
+
+
+def _others_running() -> bool:
+    """本进程有没有别的线程在跑；只有 Linux 看得到，其余系统当作没有。"""
+    me = str(threading.get_native_id())
+    others = (task for task in Path("/proc/self/task").glob("*") if task.name != me)
+    return any(_state(task) in "RD" for task in others)
+
+
+def _state(task: Path) -> str:
+    """线程的状态，如 ``"S"`` 是在等；已经没有这个线程，也算在等。"""
+    try:
+        return (task / "stat").read_text().rpartition(")")[2].split()[0]
+    except OSError:
+        return "S"
 
 
 def _local_device() -> torch.device:
