@@ -1,6 +1,6 @@
 """一次运行的目录：找到能用的存档，写新的，留下最近几个和最好的一个。只有 0 号进程动磁盘。"""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from companion.checkpoint import (
     saves,
     verify,
 )
-from companion.checkpoint.manifest import ADVICE
+from companion.checkpoint.manifest import ADVICE, read_info
 from companion.checkpoint.sharded import (
     is_sharded,
     load_sharded,
@@ -127,23 +127,14 @@ class Store:
 
     def epoch_save(self, epoch: int) -> Path | None:
         """第 ``epoch`` 轮收尾时的存档；没有，或者坏了，就是 ``None``。"""
-        for path in reversed(saves(self.folder)):
-            try:
-                info = verify(path)
-            except CheckpointError:
-                continue
-            if info.get("closed") and info.get("epoch") == epoch:
-                return path
-        return None
+        return _newest(
+            saves(self.folder), lambda info: info.get("closed") and info.get("epoch") == epoch
+        )
 
     def _newest_finite(self) -> Path | None:
-        if self.found is None or self.found.info.get("finite", True):
-            return self.found.path if self.found else None
-        for path in reversed(self._recent):
-            with suppress(CheckpointError):
-                if verify(path).get("finite", True):
-                    return path
-        return None
+        if self.found and self.found.info.get("finite", True):
+            return self.found.path  # 刚核对过
+        return _newest(self._recent, lambda info: info.get("finite", True))
 
     def remember_best(self, epoch: int) -> None:
         """接着练时，找回最好的一轮的存档，免得被删掉。"""
@@ -184,6 +175,16 @@ class Store:
         for name, part in others.items():
             parts.load(part, rest["objects"][name])
         return rest
+
+
+def _newest(order: Sequence[Path], wanted: Callable[[dict[str, Any]], Any]) -> Path | None:
+    """``order`` 里最新的、``info`` 合意而且没有坏的那个存档；合意的才去算 sha256。"""
+    for path in reversed(order):
+        with suppress(CheckpointError):
+            if wanted(read_info(path)):
+                verify(path)
+                return path
+    return None
 
 
 def _pair(objects: dict[str, Any]) -> tuple[Any, Any]:
