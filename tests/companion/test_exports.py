@@ -27,7 +27,8 @@ EXPORTS = {
     ],
     "companion.checkpoint.folder": ["TEMPORARY", "clean", "next_name", "prune", "saves"],
     "companion.checkpoint.manifest": [
-        *("ADVICE", "FORMAT", "MANIFEST", "Manifest", "file_names", "looks_whole", "verify"),
+        *("ADVICE", "FORMAT", "MANIFEST", "Manifest", "file_names", "looks_whole", "read_info"),
+        "verify",
         "write_manifest",
     ],
     "companion.checkpoint.reading": ["Save", "load_checkpoint", "newest_good"],
@@ -121,6 +122,7 @@ EXPORTS = {
         "describe",
         "hand_over",
         "is_split",
+        "is_used",
         "load",
         "load_weights",
         "models",
@@ -139,6 +141,7 @@ EXPORTS = {
     "companion.run.watch": ["Watch", "models_finite"],
     "companion.run.words": [
         "all_corrupt",
+        "already_used",
         "another_world",
         "continues",
         "differences",

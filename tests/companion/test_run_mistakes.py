@@ -405,6 +405,35 @@ def test_an_epoch_in_which_nothing_had_to_change_is_silent(tmp_path, capsys, bod
 # —— 最好的一轮
 
 
+def momentum(parts):
+    return torch.optim.SGD(parts["model"].parameters(), lr=0.1, momentum=0.9)
+
+
+def adam(parts):
+    return torch.optim.AdamW(parts["model"].parameters(), lr=0.1)
+
+
+def adagrad(parts):  # 一建好就有状态
+    return torch.optim.Adagrad(parts["model"].parameters(), lr=0.1)
+
+
+@pytest.mark.parametrize("make", [momentum, adam, adagrad])
+def test_a_new_run_with_a_used_optimizer_says_so_once_and_a_resumed_one_does_not(
+    tmp_path, capsys, make
+):
+    parts = job()
+    parts["optimizer"] = make(parts)
+    with pytest.raises(ZeroDivisionError):
+        for _ in Run(tmp_path, **parts).epochs(2):  # 第一轮里出错，还没有存过
+            step(parts, BATCHES[0])
+            _ = 1 / 0
+    assert "重建" not in capsys.readouterr().out
+    train(Run(tmp_path, **parts), parts, epochs=2)  # 只重跑了建 Run 的那一格
+    assert capsys.readouterr().out.count("已经更新过参数：要从头练，请先重建模型和优化器。") == 1
+    train(Run(tmp_path, resume=True, **parts), parts, epochs=3)
+    assert "已经更新过" not in capsys.readouterr().out
+
+
 def test_a_best_that_is_never_logged_is_said_after_the_first_epoch(tmp_path, capsys):
     parts = job()
     train(Run(tmp_path, best="val_f1", mode="max", **parts), parts, 3, valid_f1=0.5)

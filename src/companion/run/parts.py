@@ -21,6 +21,7 @@ __all__ = [
     "describe",
     "hand_over",
     "is_split",
+    "is_used",
     "load",
     "load_weights",
     "models",
@@ -101,6 +102,12 @@ def rate_homes(parts: Mapping[str, Any]) -> list[str]:
 def is_split(parts: Mapping[str, Any]) -> bool:
     """有没有模型被 FSDP2 切成了片。"""
     return any(_is_cut(part) for part in parts.values())
+
+
+def is_used(parts: Mapping[str, Any]) -> bool:
+    """有没有优化器更新过参数；不带状态的（如不带动量的 SGD）看不出来，算没有。"""
+    optimizers = [part for part in parts.values() if isinstance(part, Optimizer)]
+    return any(s.get("step", 1) for part in optimizers for s in part.state.values())
 
 
 def check_stateful(name: str, part: Any) -> None:

@@ -74,6 +74,8 @@ class Session:
         parts.check_optimizers(self._objects)
         if self._pending:
             self._restore(self._objects)
+        elif not self.position.epoch and parts.is_used(self._objects):
+            self._once(words.already_used)
         if self._best and self._mode == "min" and _HIGHER & set(self._best.lower().split("_")):
             self._once(words.which_mode, self._best)
 

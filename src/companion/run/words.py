@@ -10,6 +10,7 @@ from companion.run.position import Position
 
 __all__ = [
     "all_corrupt",
+    "already_used",
     "another_world",
     "continues",
     "differences",
@@ -128,6 +129,11 @@ def received(name: str, near_a_step: bool) -> str:
     """收到信号时就说：停在哪里。"""
     where = "练完这一步，存好就停" if near_a_step else "这一轮收尾（验证等）之后，存好就停"
     return f"收到 {name}：{where}；再来一次，立即停，上一份存档之后的要重练。"
+
+
+def already_used() -> str:
+    """新的运行，旧的优化器：多半是上次中断之后，只重跑了建 Run 的那一格。"""
+    return "优化器在这次运行之前已经更新过参数：要从头练，请先重建模型和优化器。"
 
 
 def nothing_changed(epoch: int) -> str:
