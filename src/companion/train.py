@@ -28,15 +28,8 @@ from companion.metrics import Metric
 from companion.optim import EMA
 from companion.progress import Progress, size
 from companion.run import NoRun, Run
-from companion.step import (
-    PRECISIONS,
-    Loss,
-    Record,
-    Step,
-    StepOut,
-    eval_mode,
-    make_forward,
-)
+from companion.run.probe import why_shifted
+from companion.step import PRECISIONS, Loss, Record, Step, StepOut, eval_mode, make_forward
 from companion.totals import EMPTY, Totals
 from companion.update import Update
 
@@ -149,7 +142,7 @@ def fit(
     how: Any = {"precision": precision, "accumulate": accumulate, "clip_norm": clip_norm}
     update = Update(model, optimizer, scheduler=scheduler, ema=ema, **how)
     totals, bar = Totals(metrics, finite=True), Progress(epochs, progress and is_main())
-    journal = _journal(run, update, totals, how | {"epochs": epochs, "patience": patience})
+    journal = _journal(run, valid, update, totals, how | {"epochs": epochs, "patience": patience})
     one: Any = {"loss": loss, "step": step}
     with _last_words(journal, bar):
         for epoch in _epochs(journal, epochs, patience, totals, bar):
@@ -167,12 +160,14 @@ def fit(
 
 
 def _journal(
-    run: Run | None, update: Update, totals: Totals, config: Mapping[str, Any]
+    run: Run | None, valid: object, update: Update, totals: Totals, config: Mapping[str, Any]
 ) -> Run | NoRun:
     """记录和存档的地方，要存的都已交给它；有存档的话，已经恢复了。"""
     journal = NoRun() if run is None else run
     journal.attach(totals=totals, **update.parts())  # 先存 totals：它说得出坏在哪一批
     journal.update_config(**config)
+    if run is not None and (why := why_shifted(valid)):
+        run._session.warn(why)
     return journal
 
 

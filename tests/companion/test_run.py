@@ -422,7 +422,7 @@ def test_a_stream_is_read_again_and_warned_about_once(tmp_path, capsys):
     assert run.inexact is None
     train(run, parts, 2, batches=loader)
     assert "IterableDataset" in run.inexact
-    assert capsys.readouterr().out.count("结果会与不中断时不同") == 1
+    assert capsys.readouterr().out.count("结果不保证与不中断时相同") == 1
     assert verify(saves(tmp_path)[-1])["inexact"] == run.inexact
 
 
@@ -679,7 +679,8 @@ def test_break_after_the_batches_says_that_the_epoch_was_not_saved(tmp_path, cap
         if epoch == 2:
             break
     assert capsys.readouterr().out == (
-        "第 2 轮没有存：循环在这一轮收尾之前就结束了。想存完再停，用 run.stop()。\n"
+        "第 2 轮没有走到收尾；接着练，从最后的存档 save-00001-step-3 开始。"
+        "想存完再停，用 run.stop()。\n"
     )
     assert [verify(path)["epoch"] for path in saves(tmp_path)] == [1]
     with pytest.raises(RunError, match=r"断在一轮中间.*resume=True"):

@@ -20,7 +20,8 @@ from torch.utils.data import (
 from companion.data.loaders import loaders
 from companion.data.tensor_loader import TensorLoader
 from companion.repro import random_state, restore_random_state, seed_everything
-from companion.run.order import announce, batch_size, own_states, restore_own, start
+from companion.run.held import restore, states
+from companion.run.order import announce, batch_size, own_sources, start
 from companion.run.probe import why_inexact
 
 DATA = TensorDataset(torch.arange(22.0).reshape(11, 2))
@@ -97,17 +98,17 @@ CASES += [(name, 2) for name in (LOADERS if os.environ.get("FAULTS") == "all" el
 def test_a_loader_started_at_a_batch_gives_the_batches_that_were_left(name, workers):
     loader = LOADERS[name](num_workers=workers)
     seed_everything(1)
-    before, own = random_state(), own_states(loader)
+    before, own = random_state(), states(own_sources(loader))
     whole = flat(start(loader, 0, never)[0])
-    after, own_after = random_state(), own_states(loader)
+    after, own_after = random_state(), states(own_sources(loader))
     for done in {1, 2, len(whole)} if workers == 0 else {2}:
         restore_random_state(before)
-        restore_own(loader, own)
+        restore(own_sources(loader), own)
         iterator, draw = start(loader, done, never)
         draw()
         assert random_state()["torch"].equal(after["torch"])
         assert flat(iterator) == whole[done:]
-        assert own_states(loader) == own_after
+        assert states(own_sources(loader)) == own_after
 
 
 @pytest.mark.parametrize("name", LOADERS)

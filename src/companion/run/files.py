@@ -12,6 +12,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from companion.checkpoint import saves
 from companion.history import History
 from companion.repro import environment
 
@@ -30,9 +31,9 @@ def versions() -> dict[str, str]:
 
 
 def write_card(folder: Path, config: Mapping[str, Any]) -> None:
-    """第一次时写下 ``run.json``：超参数、版本、环境；已经有了就不动它。"""
+    """第一次存档之前写下 ``run.json``：超参数、版本、环境；之后有了就不动它。"""
     path = folder / "run.json"
-    if not path.exists():
+    if not path.exists() or not saves(folder):
         card = {"config": config, **versions(), "environment": asdict(environment())}
         _replace(path, json.dumps(card, ensure_ascii=False, indent=2) + "\n")
 

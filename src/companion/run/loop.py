@@ -1,10 +1,13 @@
 """``Run`` 的循环：一轮一轮、一批一批地走；在一步的边界上存档，收到信号就存好再走。"""
 
-from collections.abc import Iterator
+import inspect
+from collections.abc import Generator, Iterator
 from pathlib import Path
 from signal import SIGTERM
 from typing import Any
+from weakref import WeakSet
 
+from companion.checkpoint import saves
 from companion.distributed.ranks import any_rank, world_size
 from companion.errors import RunError
 from companion.repro import random_state
@@ -18,6 +21,8 @@ from companion.run.watch import Watch
 
 __all__ = ["Loop"]
 
+_LONGEST = 256  # 这么多批都看不到一次更新，就不再等：多半是看不见（如重放 CUDA 图）
+
 
 class Loop:
     """``session`` 的循环；每 ``every`` 步存一次，``None`` 是只在一轮之末存。"""
@@ -29,6 +34,9 @@ class Loop:
         self._calls = 0  # 这一轮用过几次 batches
         self._call: Call | None = None  # 正在走的那一次
         self._watch: Watch | None = None  # 这一轮里，模型变了没有
+        self._sees = False  # 这个进程里，看见模型变过
+        self._walks: WeakSet[Generator[Any, None, None]] = WeakSet()  # 给出去的 batches
+        self._waited = 0  # 该存了，等更新等了几批
         self._partial = False  # 上一次停在不满的窗口里
         self._running = self._wanted = False
         self._due: int | None = None  # 走到这一步就该存了
@@ -53,8 +61,10 @@ class Loop:
         self._signals.install(self._near_a_step)
         try:
             while position.epoch < total or not position.closed:
+                continued = not position.closed
                 position.next_epoch()
                 self._calls, self._call = 0, None
+                self._watch = self._session.watch(self._sees) if continued else None
                 yield position.epoch
                 self._close_epoch(total)
                 if position.stopped:
@@ -68,17 +78,23 @@ class Loop:
 
     def batches(self, loader: Any, window: int) -> Iterator[Any]:
         """见 ``Run.batches``。"""
+        walk = self._walk(loader, window)
+        self._walks.add(walk)
+        return walk
+
+    def _walk(self, loader: Any, window: int) -> Generator[Any, None, None]:
         if not self._running or self._call is not None:
             raise RunError(words.misplaced(self._running))
         index, position = self._calls, self._position
         self._calls += 1
         self._look_at(loader, index)
+        self._look_back(index)
         iterator = position.open_call(index, loader, self._session.warn)
         if iterator is None:
             return
         self._call = call = position.calls[index]
-        self._watch = watch = self._watch or self._session.watch()
-        marks = watch.marks()
+        self._watch = watch = self._watch or self._session.watch(self._sees)
+        watch.steps.going, marks = True, list[int]()
         try:
             for batch in iterator:
                 marks = watch.marks()
@@ -86,9 +102,11 @@ class Loop:
                 call.done += 1
                 position.step += 1
                 if self._watching or self._signals.received or position.step == self._due:
-                    self._boundary(call, window)
+                    self._boundary(call, window, watch, marks)
         except GeneratorExit:  # break：这一批已经用来更新过，就算练过了
-            if self._call is call and watch.moved(marks, position.step):
+            if not watch.moved(marks):
+                marks = []
+            elif self._call is call:
                 call.done += 1
                 position.step += 1
                 self._wanted = self._wanted or position.step == self._due
@@ -96,16 +114,17 @@ class Loop:
             raise
         finally:
             if self._call is call:  # 否则是以前留着没走完的，早已不作数
-                self._call, self._partial = None, call.done % window > 0
+                watch.steps.going, self._call = False, None
+                self._partial = self._pending(call, window, watch, marks)
                 position.close_call(index, loader)
         if self._watching or self._signals.received:
-            self._boundary(call, window)
+            self._boundary(call, window, watch, marks)
 
     def save(self) -> None:
         """见 ``Run.save``。"""
         if self._call is not None:
             self._wanted = self._watching = True
-        elif not self._partial:  # 最后一次更新也许还没有做；那就等这一轮收尾时存
+        elif not any_rank(self._partial):  # 最后一次更新也许还没有做；那就等这一轮收尾时存
             self._save()
 
     def check_usable(self) -> None:
@@ -117,22 +136,33 @@ class Loop:
         """不能再用了；信号还给原来的主人。"""
         self._unusable = self._unusable or "它已经关上（或者同一个目录又建了新的 Run）"
         self._signals.restore()
+        self._unwatch()
 
-    def _boundary(self, call: Call, window: int) -> None:
-        """一步练完了：该存就存，收到过信号就走。窗口还没有满，就等下一个边界。"""
+    def _boundary(self, call: Call, window: int, watch: Watch, marks: list[int]) -> None:
+        """一步练完了：该存就存，收到过信号就走。梯度还攒着，就等下一个边界。"""
         told = self._signals.received is not None
         self._wanted = self._wanted or self._position.step == self._due
         if not any_rank(told or self._wanted):  # 几个进程时，每一步只问这一句
             return
-        if call.done % window:
+        if any_rank(self._pending(call, window, watch, marks)):
             self._wanted = self._watching = True
+            self._waited += 1
             return
         told, call.now = any_rank(told), random_state()
         path = self._save()
         if told:
             self._leave(path)
 
+    def _pending(self, call: Call, window: int, watch: Watch, marks: list[int]) -> bool:
+        """梯度还攒着，没有用来更新：此刻存，就丢了。没有说 ``window``，就看最后一批更新过没有。"""
+        if window > 1:
+            return call.done % window > 0
+        return self._waited < _LONGEST and not watch.moved(marks)
+
     def _close_epoch(self, total: int) -> None:
+        for walk in list(self._walks):  # break 之后还留着的：最后一批这时才算数
+            if inspect.getgeneratorstate(walk) == inspect.GEN_SUSPENDED:
+                walk.close()
         position, self._call = self._position, None
         self._session.close_epoch(self._watch)
         self._unwatch()
@@ -149,7 +179,7 @@ class Loop:
 
     def _rest(self) -> None:
         """刚存过：下一次是什么时候。"""
-        self._wanted, self._watching = False, world_size() > 1
+        self._wanted, self._watching, self._waited = False, world_size() > 1, 0
         if self._every:
             self._due = (self._position.step // self._every + 1) * self._every
 
@@ -167,7 +197,8 @@ class Loop:
         elif not self._unusable:
             self._unusable = "上一次的循环断在一轮中间，内存里的模型对不上存档了"
             if calls[-1].after is not None:
-                say(words.not_saved(self._position.epoch))
+                names = [path.name for path in saves(self._session.directory)[-1:]]
+                say(words.not_saved(self._position.epoch, *names))
 
     def _look_at(self, loader: Any, index: int) -> None:
         """第一次用到一个加载器：记下批量；看它能不能精确续上。"""
@@ -179,8 +210,15 @@ class Loop:
             if reason is not None:
                 self._session.warn(reason)
 
+    def _look_back(self, index: int) -> None:
+        """从中间接着练的一轮：各批之前的代码又执行了一遍，改了什么就说。"""
+        if index == 0 and self._watch is not None:
+            changes = self._watch.changes()
+            say(words.ran_twice(self._position.epoch, changes) if changes else "")
+
     def _unwatch(self) -> None:
         if self._watch is not None:
+            self._sees = self._watch.sees()
             self._watch.close()
             self._watch = None
 

@@ -4,7 +4,6 @@
 这两次照旧，只是前 k 批的编号抽出来就丢掉，样本一个也不读。
 """
 
-import json
 import random
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
@@ -15,6 +14,8 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, IterableDataset
 
+from companion.run.held import Contents, reachable, sources
+
 __all__ = [
     "Inexact",
     "announce",
@@ -22,9 +23,10 @@ __all__ = [
     "can_skip",
     "fingerprint",
     "length",
-    "own_states",
-    "restore_own",
+    "own_contents",
+    "own_sources",
     "start",
+    "why_changed",
 ]
 
 _LOADERS = "companion.data.loaders 的 loaders() 能一位不差"
@@ -39,7 +41,6 @@ class Inexact(NamedTuple):
 
 
 Report = Callable[[Inexact], None]
-_SOURCES = (torch.Generator, random.Random, np.random.Generator)
 
 
 def start(loader: Any, done: int, report: Report) -> tuple[Iterator[Any], Callable[[], None]]:
@@ -54,7 +55,7 @@ def start(loader: Any, done: int, report: Report) -> tuple[Iterator[Any], Callab
         return loader.iter_from(done), _nothing
     if isinstance(loader, Sequence):
         return (loader[i] for i in range(done, len(loader))), _nothing
-    if can_skip(loader) and (done or not _all_known(loader)):
+    if can_skip(loader) and (done or _strangers(loader)):
         indices = _Indices(_index_sampler(loader), done, report)
         return iter(_clone(loader, indices)), indices.draw
     iterator = iter(loader)
@@ -91,21 +92,36 @@ def batch_size(loader: Any) -> int | None:
     return next((size for size in sizes if isinstance(size, int)), None)
 
 
-def own_states(loader: Any) -> list[Any]:
-    """加载器和采样器自带的随机数发生器此刻的状态；普通的值。"""
-    return [_state(source) for source in _sources(loader)]
+def own_sources(loader: Any) -> list[Any]:
+    """加载器和采样器自带的随机数发生器。"""
+    if hasattr(loader, "iter_from"):  # 它的次序只由轮次决定
+        return []
+    return sources(value for part in _parts(loader) for value in _attributes(part))
 
 
-def restore_own(loader: Any, states: list[Any]) -> None:
-    """让加载器和采样器自带的发生器回到 ``own_states`` 记下的那一刻；个数变了就不动。"""
-    sources = _sources(loader)
-    for source, state in zip(sources, states, strict=True) if len(sources) == len(states) else ():
-        if isinstance(source, torch.Generator):
-            source.set_state(torch.frombuffer(bytearray(state), dtype=torch.uint8))
-        elif isinstance(source, random.Random):
-            source.setstate((state[0], tuple(state[1]), state[2]))
-        else:
-            source.bit_generator.state = json.loads(state)
+def own_contents(loader: Any) -> Contents:
+    """次序记在哪些列表和数组里；torch 和 companion 的采样器不会就地改，不看。"""
+    if isinstance(loader, list):
+        return Contents([loader], moved=True)
+    strangers = _strangers(loader) if can_skip(loader) else []
+    roots = [thing for part in strangers for thing in (part, *_attributes(part))]
+    return Contents(reachable(roots, objects=False))
+
+
+def why_changed(loader: Any) -> Inexact:
+    """``own_contents`` 就地改过了：怎么说。"""
+    if isinstance(loader, list):
+        return Inexact(
+            "交给 run.batches 的列表就地打乱过，新进程里又从没有打乱的开始",
+            "请打乱副本：run.batches(random.sample(batches, len(batches)))",
+            always=True,
+        )
+    names = "、".join(type(part).__name__ for part in _strangers(loader))
+    return Inexact(
+        f"采样器 {names} 的次序是就地改的，新进程里又从没有改过的开始",
+        "请改它的副本，如 order = list(self.batches)，再打乱 order",
+        always=True,
+    )
 
 
 class _Indices:
@@ -177,28 +193,14 @@ def _parts(loader: Any) -> list[Any]:
     return parts
 
 
-def _all_known(loader: Any) -> bool:
-    """采样器都是 torch 或 companion 的：只在开头抽一次随机数，不必盯着。"""
-    homes = {type(part).__module__.split(".")[0] for part in _parts(loader)[1:]}
-    return homes <= {"torch", "companion"}
+def _strangers(loader: Any) -> list[Any]:
+    """不是 torch 或 companion 的采样器；torch 的只在开头抽一次随机数，不必盯着。"""
+    ours = ("torch", "companion")
+    return [p for p in _parts(loader)[1:] if type(p).__module__.split(".")[0] not in ours]
 
 
-def _sources(loader: Any) -> list[Any]:
-    """加载器和采样器手里的发生器。"""
-    if hasattr(loader, "iter_from"):  # 它的次序只由轮次决定
-        return []
-    held = [value for part in _parts(loader) for value in getattr(part, "__dict__", {}).values()]
-    return list({id(value): value for value in held if isinstance(value, _SOURCES)}.values())
-
-
-def _state(source: Any) -> Any:
-    """一个发生器的状态；可以用 == 比较。"""
-    if isinstance(source, torch.Generator):
-        return source.get_state().numpy().tobytes()
-    if isinstance(source, random.Random):
-        version, numbers, gauss = source.getstate()
-        return [version, list(numbers), gauss]
-    return json.dumps(source.bit_generator.state, default=np.ndarray.tolist)
+def _attributes(part: Any) -> list[Any]:
+    return list(getattr(part, "__dict__", {}).values())
 
 
 def _consume(iterator: Iterator[Any], count: int) -> None:

@@ -1,8 +1,12 @@
 """交给 Run 的对象：模型、优化器、调度器……它们的名字、类、状态，以及与存档对不对得上。"""
 
+import random
 from collections.abc import Mapping
+from difflib import get_close_matches
 from typing import Any
 
+import torch
+from numpy.random import Generator, RandomState
 from torch import nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
@@ -30,6 +34,10 @@ __all__ = [
     "state",
 ]
 
+_OPTIONS = ("resume", "keep", "best", "mode", "save_every", "config")  # Run 自己的参数
+# torch 的优化器里，与参数同样形状的状态
+_LIKE = {"exp_avg", "exp_avg_sq", "max_exp_avg_sq", "exp_inf", "momentum_buffer", "square_avg"}
+_LIKE |= {"sum", "acc_delta", "grad_avg", "ax", "prev", "step_size"}
 _SHOWN = ("lr", "momentum", "betas", "eps", "weight_decay", "nesterov")
 
 
@@ -115,7 +123,7 @@ def check_stateful(name: str, part: Any) -> None:
     if not (hasattr(part, "state_dict") and hasattr(part, "load_state_dict")):
         raise ArgumentError(
             f"交给 Run 的 {name} 应有 state_dict() 和 load_state_dict()，实际的 "
-            f"{type(part).__name__} 没有。普通的数写进 config=。"
+            f"{type(part).__name__} 没有。{_how_to_give(name, part)}"
         )
 
 
@@ -179,6 +187,7 @@ def check(name: str, part: Any, kind: str, saved: Any) -> None:
                 f"{name} 每组的参数个数应与存档相同，存档里是 {theirs}，现在是 {ours}。"
                 "请用原来的参数分组建优化器。"
             )
+        _check_order(name, part, saved)
 
 
 def _is_cut(part: Any) -> bool:
@@ -202,6 +211,34 @@ def _trainable(model: nn.Module) -> set[int]:
 
 def _group_sizes(saved: Mapping[str, Any]) -> list[int]:
     return [len(group["params"]) for group in saved["param_groups"]]
+
+
+def _check_order(name: str, optimizer: Optimizer, saved: Mapping[str, Any]) -> None:
+    """参数换了次序，形状就对不上；形状都相同的看不出。别处来的优化器，状态是什么形状说不准。"""
+    if type(optimizer).__module__.partition(".")[0] not in ("torch", "companion"):
+        return
+    ours = [p for group in optimizer.param_groups for p in group["params"]]
+    indices = [index for group in saved["param_groups"] for index in group["params"]]
+    for place, (parameter, index) in enumerate(zip(ours, indices, strict=True), 1):
+        for key, value in saved["state"].get(index, {}).items():
+            if key in _LIKE and getattr(value, "shape", parameter.shape) != parameter.shape:
+                raise MismatchError(
+                    f"{name} 第 {place} 个参数的 {key} 应与参数的形状相同，存档里是 "
+                    f"{tuple(value.shape)}，现在的参数是 {tuple(parameter.shape)}。"
+                    "请照原来的次序把参数交给优化器。"
+                )
+
+
+def _how_to_give(name: str, part: Any) -> str:
+    """没有 ``state_dict()`` 的，该怎样交给 Run。"""
+    if isinstance(part, torch.Generator | random.Random | Generator | RandomState):
+        return "请包成有这两个方法的对象；或用 torch、random、np.random 全局的，它们 Run 自己会存。"
+    inner = dict(enumerate(part)) if isinstance(part, list | tuple) else part
+    if isinstance(inner, Mapping) and any(hasattr(p, "state_dict") for p in inner.values()):
+        keys = [key if isinstance(key, str) else f"{name}_{key}" for key in inner]
+        return f"请各给一个名字：Run(…, {', '.join(f'{key}=…' for key in keys)})。"
+    close = get_close_matches(name, _OPTIONS, 1, 0.8)
+    return (f"是不是想写 {close[0]}=？" if close else "") + "普通的数写进 config=。"
 
 
 def _number(value: Any) -> Any:

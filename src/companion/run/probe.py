@@ -1,5 +1,6 @@
 """这个加载器能不能精确续上？看它的类型，再试取几次样本，看随机数从哪里来。"""
 
+import random
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -9,12 +10,14 @@ from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset
 
 from companion.repro import random_state, restore_random_state
+from companion.run.held import reachable, restore, sources, states
 from companion.run.order import Inexact, can_skip, fingerprint
 
-__all__ = ["why_inexact"]
-
+__all__ = ["why_inexact", "why_shifted"]
 
 _REREAD = "只能把前面的批重读一遍，读到的未必与上次相同；它自带的状态也没有存"
+_SPREAD = 16  # 数据集有自带的发生器时，试取这么多个样本
+_GLOBAL = (torch.default_generator, random._inst, np.random.mtrand._rand)
 
 
 def why_inexact(loader: Any) -> Inexact | None:
@@ -37,20 +40,32 @@ def why_inexact(loader: Any) -> Inexact | None:
         return Inexact(f"{type(loader).__name__} {_REREAD}")
     if loader.num_workers and not loader.in_order:
         return Inexact("in_order=False 时各批的先后每次不同", "请去掉 in_order=False", True)
-    if getattr(loader.dataset, "exact_by_index", False) and not ours:
+    marked = getattr(loader.dataset, "exact_by_index", False) and not ours
+    return (None if marked else _why_random(loader)) or why_shifted(loader)
+
+
+def why_shifted(loader: Any) -> Inexact | None:
+    """子进程留着不走，全局的随机数就会错开；不会就是 ``None``。验证的加载器也一样。"""
+    ours = hasattr(loader, "iter_from")  # 它给子进程的种子不从全局抽
+    if ours or not (isinstance(loader, DataLoader) and loader.persistent_workers):
         return None
-    return _why_random(loader)
+    return Inexact(
+        "persistent_workers=True 的加载器在一个进程里只抽一次子进程的种子，新进程里又抽一次，"
+        "之后的随机数就错开了",
+        "请去掉 persistent_workers=True，或用 companion.data.loaders 的 loaders()",
+        always=True,
+    )
 
 
 def _why_random(loader: DataLoader[Any]) -> Inexact | None:
     before, trial = random_state(), _Trial(loader)
-    moved, same = trial[0] if not loader.num_workers else _in_a_worker(loader, trial)
+    moved, same, own = trial[0] if not loader.num_workers else _in_a_worker(loader, trial)
     restore_random_state(before)
     lasting = loader.persistent_workers  # 不重启的子进程，随机数从上一轮接着用
     if moved and loader.num_workers:
         reason = "样本里的随机变换在子进程里抽随机数，子进程的随机数续不上"
         return Inexact(reason, always=lasting)
-    if moved or same:
+    if (moved or same) and not own:
         return None
     return Inexact(
         "样本里的随机数来自数据集自己的发生器（或计数器），它的状态没有存",
@@ -61,7 +76,7 @@ def _why_random(loader: DataLoader[Any]) -> Inexact | None:
 
 
 class _Trial:
-    """只有一项的数据集：把 0 号样本取四次、拼成批，看全局随机数动没动、四次是否相同。"""
+    """只有一项的数据集：取样本、拼成批，看全局随机数动没动、几次是否相同、自带的发生器动没动。"""
 
     def __init__(self, loader: DataLoader[Any]) -> None:
         self._dataset, self._collate = loader.dataset, loader.collate_fn
@@ -70,28 +85,54 @@ class _Trial:
     def __len__(self) -> int:
         return 1
 
-    def __getitem__(self, index: int) -> tuple[bool, bool]:
-        before = fingerprint()
+    def __getitem__(self, index: int) -> tuple[bool, bool, bool]:
         try:
-            batches = [self._batch() for _ in range(4)]
-            moved = fingerprint() != before
-            return moved, moved or all(_same(batches[0], batch) for batch in batches)
+            own = self._own()
+            before = states(own)
+            try:
+                moved, same = self._four_times()
+                return moved, same, bool(own) and (moved or same) and self._draws(own)
+            finally:
+                restore(own, before)
         except Exception:  # 编号不是整数、凑不成批……无从试起；真有错，训练时自会报出来
-            return False, True
+            return False, True, False
 
-    def _batch(self) -> Any:
-        sample = self._dataset[0]
+    def _own(self) -> list[Any]:
+        """数据集（和拼批的函数）自带的发生器；全局的那三个不算。"""
+        found = sources(reachable((self._dataset, self._collate), objects=True))
+        return [source for source in found if not any(source is known for known in _GLOBAL)]
+
+    def _four_times(self) -> tuple[bool, bool]:
+        """0 号样本取四次：全局随机数动没动，四次是否相同。"""
+        before = fingerprint()
+        batches = [self._batch(0) for _ in range(4)]
+        moved = fingerprint() != before
+        return moved, moved or all(_same(batches[0], batch) for batch in batches)
+
+    def _draws(self, own: list[Any]) -> bool:
+        """各处的样本再取一次，自带的发生器又往前走了没有；每个样本都重新定种的不会。"""
+        last, count = len(self._dataset) - 1, min(_SPREAD, len(self._dataset))  # type: ignore[arg-type]
+        for i in range(count):
+            self._batch(last * i // max(1, count - 1))
+            before = states(own)
+            self._batch(last * i // max(1, count - 1))
+            if states(own) != before:
+                return True
+        return False
+
+    def _batch(self, index: int) -> Any:
+        sample = self._dataset[index]
         return self._collate([sample, sample] if self._batched else sample)
 
 
-def _in_a_worker(loader: DataLoader[Any], trial: _Trial) -> tuple[bool, bool]:
+def _in_a_worker(loader: DataLoader[Any], trial: _Trial) -> tuple[bool, bool, bool]:
     """在子进程里试：有的数据集第一次取样本时才打开文件，在主进程里打开就被各个子进程共用了。"""
     options: Any = {
         "num_workers": 1,
         "worker_init_fn": loader.worker_init_fn,
         "multiprocessing_context": loader.multiprocessing_context,
     }
-    found: tuple[bool, bool] = next(iter(DataLoader(trial, batch_size=None, **options)))  # type: ignore[arg-type]
+    found: tuple[bool, bool, bool] = next(iter(DataLoader(trial, batch_size=None, **options)))  # type: ignore[arg-type]
     return found
 
 

@@ -26,7 +26,8 @@ class Records:
 
     def log(self, n: int | Tensor, values: Mapping[str, Any], inside: bool) -> None:
         """记下一组值；``inside`` 说是不是在 ``batches`` 的循环里。"""
-        (self._inside if inside else self._outside).add(n, values, only_scalars=inside)
+        sums = self._inside if inside else self._outside
+        sums.add(n, values, only_scalars=inside, stored=self._folder is not None)
 
     def close_epoch(self, epoch: int) -> None:
         """把这一轮的平均写成一条记录；写文件的只有 0 号进程。"""
@@ -37,6 +38,17 @@ class Records:
             write_csv(self._folder, self.history)
             self._board.write(record)
 
+    def judged(self) -> str | None:
+        """刚收尾的一轮里，像是评估出来的一列，先取叫 loss 的；没有就是 ``None``。"""
+        found = [
+            name
+            for name, value in self.history.records[-1].items()
+            if isinstance(value, int | float)
+            and (name.startswith(("val", "eval", "test")) or "loss" in name)
+            and not (name == "loss" or name.startswith("train"))
+        ]
+        return min(found, key=lambda name: "loss" not in name, default=None)
+
     def state_dict(self) -> dict[str, Any]:
         """这个进程在这一轮里记下的和。"""
         return self._inside.state_dict()
@@ -45,6 +57,10 @@ class Records:
         """接上以前的记录；``sums`` 是归这个进程接的几份和。"""
         self.history.records[:] = history
         self._inside.load_state_dict(*sums)
+
+    def reopen(self) -> None:
+        """目录没有了：往后的曲线写进新的文件。"""
+        self._board = Board(self._folder) if self._folder else None
 
     def close(self) -> None:
         """关上 TensorBoard 的文件。"""

@@ -38,6 +38,10 @@ class Run:
                     run.stop()
                     break
 
+    会变的都要交给 Run，调度器也在内；循环里的计数器和发生器，先放进有 ``state_dict``、
+    ``load_state_dict`` 的对象。``persistent=False`` 的缓冲区不会存。验证用的 ``DataLoader`` 不要开
+    ``persistent_workers``：接着练的进程会多抽一次随机数。
+
     Args:
         directory: 没有就建。一个目录一次运行，同时只能有一个进程在写。
         resume: ``True`` 从最新的好存档接着练，没有就从头开始；``False`` 只用没有存档的目录。
@@ -135,10 +139,13 @@ class Run:
         """``loader`` 的各批；接着练时从断的那一批起，次序和随机数都与不中断时相同。
 
         给出一批就算一步，所以只用来训练；验证时直接 ``for batch in valid``。一次只能开一个。
+        从一轮中间接着练，``enumerate`` 又从 0 数起（``islice``、``zip`` 也一样）：要接着数，用
+        ``run.step``。这一轮里它之前的代码也会再执行一遍，所以 ``scheduler.step()`` 写在各批之后。
 
         Args:
             loader: ``companion.data`` 的加载器、``DataLoader``、批的列表，或任何可迭代的对象。
-            window: 几批更新一次参数（梯度累积）；只在更新之后存档。
+            window: 几批更新一次参数（梯度累积）；只在更新之后存档。不写，也会看参数更新过没有，
+                只是进程里的第一次更新之前看不出来。攒到一轮之后才用的梯度不会存。
 
         Raises:
             RunError: 不在 ``epochs`` 的循环里，或者上一个 ``batches`` 还没有走完。
@@ -166,6 +173,7 @@ class Run:
     def save(self) -> None:
         """什么也不返回：存一次。在 ``batches`` 的循环里，是这一步结束时存；在外面，是现在。
 
+        在外面存的，接着练时 ``batches`` 与这一句之间的代码再执行一遍：请紧接着 ``batches`` 写。
         几个进程一起训练时，在外面要每个进程都调用。
         """
         self._loop.check_usable()

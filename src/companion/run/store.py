@@ -140,13 +140,27 @@ class Store:
         """接着练时，找回最好的一轮的存档，免得被删掉。"""
         self._best = self.epoch_save(epoch)
 
-    def load_weights(self, path: Path, objects: Mapping[str, Any]) -> None:
-        """只把权重和滑动平均装进去；分片的存档只装权重。每个进程都要调用。"""
-        if is_sharded(path):
+    def load_weights(self, path: Path, objects: Mapping[str, Any]) -> list[tuple[str, bool, bool]]:
+        """只把权重和滑动平均装进去；分片的存档只装权重。每个进程都要调用。
+
+        返回存档里的滑动平均：``(名字, 这次给了没有, 存档分片没有)``。
+        """
+        sharded, kinds = is_sharded(path), read_info(path)["objects"]
+        if sharded:
             for model in parts.models(objects).values():
                 load_sharded_weights(path, model)
         else:
             parts.load_weights(objects, load_checkpoint(path)[0]["objects"])
+        averages = [name for name, kind in kinds.items() if kind == "EMA"]
+        return [(name, name in objects, sharded) for name in averages]
+
+    def reopen(self) -> bool:
+        """锁文件没有了（多半是整个目录被删掉了）：重建，再锁住；还在就是 ``False``。"""
+        if self._lock is None or (self.folder / "lock").exists():
+            return False
+        self._lock.release()
+        self._lock = Lock(self.folder)
+        return True
 
     def close(self) -> None:
         """放开锁。"""

@@ -3,9 +3,11 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from companion.checkpoint import plain
 from companion.distributed.ranks import gather_objects
 from companion.errors import ShapeError
 
@@ -44,28 +46,38 @@ class LogSums:
     def __init__(self) -> None:
         self.entries: dict[str, Any] = {}  # 名字到 _Series，或到那个「别的」
 
-    def add(self, n: int | Tensor, values: Mapping[str, Any], *, only_scalars: bool) -> None:
-        """记下一组值；张量切断梯度，数值留在原来的设备上。
+    def add(
+        self,
+        n: int | Tensor,
+        values: Mapping[str, Any],
+        *,
+        only_scalars: bool,
+        stored: bool = True,
+    ) -> None:
+        """记下一组值；张量切断梯度，数值留在原来的设备上。``stored`` 说要不要存进存档。
 
         Raises:
-            ShapeError: ``only_scalars`` 时给了不是标量的张量。
+            ShapeError: ``n`` 不是标量；``only_scalars`` 时给了矩阵、列表等。
+            ArgumentError: ``stored`` 时给了存不下的东西。
         """
-        for name, value in values.items():
-            if isinstance(value, Tensor) and value.numel() == 1:
-                value = value.detach().clone()  # 复制：别人可能就地改它，图捕获还会重用它的内存
-            elif isinstance(value, Tensor) and only_scalars:
-                raise ShapeError(
-                    f"每一步里 run.log 的 {name} 应是标量，实际形状是 {tuple(value.shape)}。"
-                    "请先取 mean()；整轮算一次的矩阵，在 batches 的循环外面记。"
-                )
-            elif not hasattr(value, "__float__") or isinstance(value, Tensor):
-                self.entries[name] = value
+        weight = _scalar(n)
+        if weight is None:
+            raise ShapeError(f"run.log 的 n 应是标量，实际{_actual(n)}。请给样本（或词元）的个数。")
+        for name, given in values.items():
+            value = _scalar(given)
+            if value is None:
+                if only_scalars and not isinstance(given, str | complex | None):
+                    raise ShapeError(
+                        f"每一步里 run.log 的 {name} 应是标量，实际{_actual(given)}。"
+                        "请先取 mean()；整轮算一次的矩阵、列表，在 batches 的循环外面记。"
+                    )
+                self.entries[name] = _kept(name, given, stored)
                 continue
             series = self.entries.get(name)
             if not isinstance(series, _Series):
                 series = self.entries[name] = _Series()
             series.values.append(value)
-            series.weights.append(n.detach().clone() if isinstance(n, Tensor) else n)
+            series.weights.append(weight)
             if len(series.values) == _CHUNK:
                 series.pack()
 
@@ -88,6 +100,36 @@ class LogSums:
                 series = self.entries.setdefault(name, _Series())
                 series.total += total
                 series.weight += weight
+
+
+def _scalar(value: Any) -> float | Tensor | None:
+    """一个数：张量还是张量（切断梯度），别的（只有一个数的数组、列表）成了 float；不是就 None。"""
+    if isinstance(value, Tensor):  # 复制：别人可能就地改它，图捕获还会重用它的内存
+        return value.detach().clone() if value.numel() == 1 else None
+    if isinstance(value, list | tuple) and len(value) == 1:
+        return _scalar(value[0])
+    if isinstance(value, np.ndarray | np.generic) and value.size == 1:
+        value = value.item()
+    try:
+        return float(value) if hasattr(value, "__float__") else None
+    except (TypeError, ValueError):  # 如 pandas 的一列
+        return None
+
+
+def _actual(value: Any) -> str:
+    held = isinstance(value, Tensor | np.ndarray)
+    return f"形状是 {tuple(value.shape)}" if held else f"是 {type(value).__name__}"
+
+
+def _kept(name: str, value: Any, stored: bool) -> Any:
+    """原样留下的一份；存不下的，现在就说。"""
+    if stored:
+        plain(value, f"run.log 的 {name}")
+    if isinstance(value, Tensor):
+        return value.detach().clone()
+    if isinstance(value, np.ndarray):
+        return value.copy()
+    return list(value) if isinstance(value, list | tuple) else value  # 元组留给 (加权和, 总权重)
 
 
 def averages(*parts: LogSums) -> dict[str, Any]:

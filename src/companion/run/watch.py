@@ -1,9 +1,10 @@
 """交给 Run 的模型变了没有：数优化器走了几步，看张量的版本号（就地改一次，torch 就加一）。
 
 每一步都不读数值。两样都要看：``fused=True`` 的优化器不动版本号，不用 torch 的优化器数不到步数。
+也看得出接着练时又执行了一遍的代码改了什么。
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -13,6 +14,8 @@ from torch.optim import Optimizer
 
 from companion.distributed.wrap import all_finite, local_part
 from companion.run import parts
+from companion.run.position import Position
+from companion.run.steps import Steps
 
 __all__ = ["Watch", "models_finite"]
 
@@ -21,40 +24,66 @@ _SAMPLE = 64  # 版本号没有动，一轮之末再比这么多个数
 
 
 class Watch:
-    """从建它的时候（``step`` 步）起，``objects`` 里的模型变了没有；什么也没有，就当变了。"""
+    """从建它的时候起，``objects`` 里的模型变了没有；什么也没有，就当变了。
 
-    def __init__(self, objects: Mapping[str, Any], step: int) -> None:
+    ``sees`` 说以前看见过模型变：看得见的话，没有变就是没有更新。
+    """
+
+    def __init__(self, objects: Mapping[str, Any], position: Position, sees: bool) -> None:
         split = parts.is_split(objects)  # FSDP2 的参数一会儿是片，一会儿是整个，看不准
         found = [] if split else list(parts.models(objects).values())
-        optimizers = [part for part in objects.values() if isinstance(part, Optimizer)]
-        self.step, self._held = step, [t for model in found for t in _tensors(model)]
+        self._objects, self._position, self._sees = objects, position, sees
+        self._step, self._held = position.step, [t for model in found for t in _tensors(model)]
         self._probes = [p for model in found for p in _spread(_trainable(model))]
-        self._steps = [0] if optimizers else []
-        self._hooks = [o.register_step_post_hook(_adding(self._steps)) for o in optimizers]
+        every = [_tensors(model, buffers=False) for model in found]
+        self._sampled = self._probes + [p for held in every for p in _spread(held)]
+        self.steps = Steps(objects, position)
         self._first, self._versions = self.marks(), [t._version for t in self._held]
-        self._samples = [_sample(p) for p in self._probes]
+        self._samples, self._numbers = list(map(_sample, self._sampled)), _numbers(objects)
 
     def marks(self) -> list[int]:
         """优化器走了几步，几个参数此刻的版本号；一步一次，要便宜。"""
-        return self._steps + [p._version for p in self._probes]
+        return self.steps.counts + [p._version for p in self._probes]
 
-    def moved(self, marks: list[int], step: int) -> bool:
+    def moved(self, marks: list[int]) -> bool:
         """``marks`` 之后更新过没有；若从来不动（如重放 CUDA 图），看不出来，算更新过。"""
         now = self.marks()
-        return not now or now != marks or (now == self._first and step > self.step)
+        if not now or now != marks:
+            return True
+        return now == self._first and not self._sees and self._position.step > self._step
 
-    def unchanged(self, step: int) -> bool:
-        """练了几步，要训练的参数却一个也没有变。"""
-        if step == self.step or not self._probes:
+    def sees(self) -> bool:
+        """看见过模型变。"""
+        return self._sees or self.marks() != self._first
+
+    def unchanged(self) -> bool:
+        """从一轮开头练了几步，要训练的参数却一个也没有变。"""
+        trained = sum(call.done for call in self._position.calls)
+        whole = self._position.step - self._step == trained  # 接着练的一轮，前面的没有看到
+        if not self._probes or not trained or not whole:
             return False
-        if [t._version for t in self._held] != self._versions:
-            return False
-        return all(map(torch.equal, self._samples, map(_sample, self._probes)))
+        return not self._versions_moved() and self._samples_stay()
+
+    def changes(self) -> list[str]:
+        """优化器和调度器的数、模型的参数改了哪些；人看的话。"""
+        now = _numbers(self._objects)
+        found = [
+            f"{name}（{old:g} → {now[name]:g}）"
+            for name, old in self._numbers.items()
+            if now.get(name, old) != old
+        ]
+        changed = self._versions_moved() and not self._samples_stay()  # 换进换出的不算
+        return found + (["模型的参数"] if changed else [])
 
     def close(self) -> None:
         """不再数优化器的步数。"""
-        for hook in self._hooks:
-            hook.remove()
+        self.steps.close()
+
+    def _versions_moved(self) -> bool:
+        return [t._version for t in self._held] != self._versions
+
+    def _samples_stay(self) -> bool:
+        return all(map(torch.equal, self._samples, map(_sample, self._sampled)))
 
 
 def models_finite(objects: Mapping[str, Any]) -> bool:
@@ -63,11 +92,22 @@ def models_finite(objects: Mapping[str, Any]) -> bool:
     return all_finite(t for model in models for t in _tensors(model, buffers=False))
 
 
-def _adding(steps: list[int]) -> Callable[..., None]:
-    def add_one(*_: object) -> None:
-        steps[0] += 1
+def _numbers(objects: Mapping[str, Any]) -> dict[str, float]:
+    """优化器各组的学习率等，调度器走到了第几步。"""
+    found: dict[str, float] = {}
+    for name, part in objects.items():
+        if isinstance(part, Optimizer):
+            for i, group in enumerate(part.param_groups):
+                held = {key: value for key, value in group.items() if _is_number(value)}
+                found |= {f'{name}.param_groups[{i}]["{key}"]': float(held[key]) for key in held}
+        elif _is_number(getattr(part, "last_epoch", None)):
+            found[f"{name}.last_epoch"] = float(part.last_epoch)
+    return found
 
-    return add_one
+
+def _is_number(value: object) -> bool:
+    """学习率也可以是张量。"""
+    return isinstance(value, int | float) or (isinstance(value, Tensor) and value.numel() == 1)
 
 
 def _tensors(model: nn.Module, *, buffers: bool = True) -> list[Tensor]:

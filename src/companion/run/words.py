@@ -12,20 +12,27 @@ __all__ = [
     "all_corrupt",
     "already_used",
     "another_world",
+    "best_is_gone",
+    "best_not_kept",
     "continues",
     "differences",
     "finished",
+    "forgotten",
     "inexact",
     "left",
+    "made_again",
     "misplaced",
     "no_best",
     "no_column",
     "not_finite",
     "not_saved",
     "nothing_changed",
+    "other_length",
+    "ran_twice",
     "received",
     "resumes_broken",
     "unusable",
+    "use_average",
     "which_mode",
 ]
 
@@ -71,7 +78,7 @@ def differences(
 def inexact(why: Inexact) -> str:
     """这次运行断了再接，不能一位不差。"""
     when = "接着练（从一轮开头也一样）" if why.always else "从一轮中间接着练"
-    return f"{when}，结果会与不中断时不同：{why.reason}。{why.hint}。"
+    return f"{when}，结果不保证与不中断时相同：{why.reason}。{why.hint}。"
 
 
 def left(name: str, path: Path, position: Position) -> str:
@@ -86,7 +93,30 @@ def no_best(best: str | None, names: list[str]) -> str:
     """问最好的一轮，却没有那一列。"""
     return (
         f"load_best 应有 best= 那一列（{best!r}）的数，实际记下的列是 "
-        f"{'、'.join(names) or '空的'}。请把 best= 改成其中一列，或 run.log 记下它。"
+        f"{'、'.join(names) or '空的'}。请从第一轮起就把 best= 写成其中一列，或 run.log 记下它："
+        "没写的时候练的，只留最近几个存档。"
+    )
+
+
+def best_is_gone(best: str | None, epoch: int) -> str:
+    """知道哪一轮最好，它的存档却不在了。"""
+    return (
+        f"按 {best}，第 {epoch} 轮最好，它的存档却没有了，或者坏了：练它的时候 best= 若不是 "
+        f'{best}，就不会另外留着。写着 best="{best}" 往下练，更好的一轮会留住；'
+        "非要这一轮，请换一个目录从头练。"
+    )
+
+
+def use_average(name: str, given: bool, sharded: bool) -> str:
+    """``load_best`` 之后：定最好的一轮，用的是滑动平均，模型里装的却不是。"""
+    way = f"with {name}.average(): …"
+    if sharded:
+        way = "分片的存档只装得回模型，这里用不了"
+    elif not given:
+        way = f"{name} = EMA(model)，Run(…, {name}={name})，再 load_best()，然后 {way}"
+    return (
+        f"存档里有 EMA（{name}）：fit 评估、定最好的一轮，用的是它的平均；"
+        f"模型装上的是没有平均的权重。要用平均：{way}。"
     )
 
 
@@ -115,9 +145,28 @@ def misplaced(running: bool) -> str:
     )
 
 
-def not_saved(epoch: int) -> str:
-    """各批都练完了，循环却没有走到一轮之末。"""
-    return f"第 {epoch} 轮没有存：循环在这一轮收尾之前就结束了。想存完再停，用 run.stop()。"
+def not_saved(epoch: int, last: str = "") -> str:
+    """循环没有走到一轮之末；``last`` 是最后的存档。"""
+    where = f"；接着练，从最后的存档 {last} 开始。" if last else "，还一个存档也没有。"
+    return f"第 {epoch} 轮没有走到收尾{where}想存完再停，用 run.stop()。"
+
+
+def ran_twice(epoch: int, changes: list[str]) -> str:
+    """从一轮中间接着练，``run.batches`` 之前的代码又改了东西。"""
+    more = f" 等 {len(changes)} 处" if len(changes) > 3 else ""
+    return (
+        f"第 {epoch} 轮从中间接着练，run.batches 之前的代码又执行了一遍，改了："
+        f"{'、'.join(changes[:3])}{more}。结果不保证与不中断时相同。"
+        "请把它移到各批之后（一轮之末），或写成只由 epoch 决定。"
+    )
+
+
+def forgotten(kinds: Collection[str]) -> str:
+    """一直在更新，却没有交给 Run 的优化器。"""
+    return (
+        f"{'、'.join(sorted(kinds))} 没有交给 Run，它的状态不会存，接着练时会从头算起。"
+        "请加进去：Run(…, 名字=优化器)。"
+    )
 
 
 def unusable(folder: Path, why: str) -> str:
@@ -150,6 +199,26 @@ def no_column(best: str, names: list[str]) -> str:
         f"best={best!r} 这一列没有记，定不出最好的一轮；记下的列是 {'、'.join(names)}。"
         "请改 best=，或 run.log 记下它。"
     )
+
+
+def best_not_kept(default: str, best: str, higher: bool) -> str:
+    """默认的那一列没有记，``best`` 却像是评估出来的。"""
+    mode = ', mode="max"' if higher else ""
+    return (
+        f"没有记 {default}（best= 的默认列），最好的一轮没有另外留着。"
+        f'想留最好的一轮，写 Run(…, best="{best}"{mode})。'
+    )
+
+
+def made_again(folder: Path) -> str:
+    """练到一半，目录没有了。"""
+    return f"{folder}（或其中的 lock）在训练中被删掉了：已重建，接着往里存；删掉的存档回不来了。"
+
+
+def other_length(epoch: int, saved: list[int], now: list[int]) -> str:
+    """一轮的批数与存档时的不同。"""
+    was, here = ("、".join(map(str, counts)) for counts in (saved, now))
+    return f"第 {epoch} 轮有 {here} 批，存档时的一轮是 {was} 批：数据与那时的不同。"
 
 
 def which_mode(best: str) -> str:
