@@ -161,7 +161,6 @@ EXPORTS = {
         "not_finite",
         "not_saved",
         "nothing_changed",
-        "other_length",
         "ran_twice",
         "received",
         "resumes_broken",

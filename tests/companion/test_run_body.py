@@ -100,7 +100,7 @@ def test_a_signal_inside_a_hand_made_window_waits_for_the_update(tmp_path, optim
         return accumulate(Run(folder, resume=True, **parts), parts, 2, *stop, tail=tail)
 
     straight = go(tmp_path / "straight")
-    for at in (5, 8, 9, 10, 13, 18, 20):
+    for at in (2, 5, 8, 9, 10, 13, 18, 20):
         folder = tmp_path / str(at)
         with pytest.raises(SystemExit):
             go(folder, at, terminate)
@@ -114,12 +114,38 @@ def test_saves_every_few_steps_wait_for_the_update_of_a_hand_made_window(tmp_pat
         return accumulate(run, parts, 2, *stop)
 
     straight = go(tmp_path / "straight")
-    assert steps_saved(tmp_path / "straight") == [3, 8, 10, 14, 18, 20]  # 第一次更新之前还看不出来
-    for at in range(9, 21):
+    assert steps_saved(tmp_path / "straight") == [4, 8, 10, 14, 18, 20]
+    for at in range(5, 21):
         folder = tmp_path / str(at)
         with pytest.raises(Stop):
             go(folder, at, die)
         assert same(go(folder), straight)
+
+
+@pytest.mark.parametrize("kind", ["clamped", "averaged"])
+def test_a_model_touched_at_every_batch_does_not_look_updated(tmp_path, kind):
+    """每批都裁剪权重，或更新一份要训练的滑动平均：那都不是用掉了梯度。"""
+
+    def go(folder, *stop):
+        parts = job(torch.optim.AdamW)
+        average = copy.deepcopy(parts["model"])
+        run = Run(folder, resume=True, average=average, **parts)
+
+        def touch(*_):
+            with torch.no_grad():
+                for mine, theirs in zip(
+                    parts["model"].parameters(), average.parameters(), strict=True
+                ):
+                    (mine.clamp_(-0.5, 0.5) if kind == "clamped" else theirs.lerp_(mine, 0.1))
+
+        parts["model"].register_forward_pre_hook(touch)
+        return accumulate(run, parts, 2, *stop)
+
+    straight = go(tmp_path / "straight")
+    for at in (2, 5, 13):
+        with pytest.raises(SystemExit):
+            go(tmp_path / str(at), at, terminate)
+        assert same(go(tmp_path / str(at)), straight)
 
 
 def test_a_resumed_epoch_whose_rest_has_no_update_is_not_called_unchanged(tmp_path, capsys):
@@ -177,14 +203,15 @@ def test_when_no_update_is_ever_seen_saves_come_as_they_are_due(tmp_path):
 
 
 def test_a_save_is_not_postponed_for_ever_when_the_updates_are_no_longer_seen(tmp_path):
-    """先照常练一轮，再重放 CUDA 图：等得太久，就照存。"""
+    """先照常练一轮，然后有梯度，却再也看不到更新，如重放 CUDA 图：等得太久，就照存。"""
     parts = job()
     run = Run(tmp_path, save_every=300, keep=99, **parts)
     for epoch in run.epochs(2):
         for _ in run.batches(range(600)):
+            backward(parts, BATCHES[0])
             if epoch == 1:
-                step(parts, BATCHES[0])
-    assert steps_saved(tmp_path) == [300, 600, 600, 600 + 300 + 256, 1200]
+                update(parts)
+    assert steps_saved(tmp_path) == [300, 600, 600, 600 + 300 + 256, 1200, 1200]
 
 
 def test_a_save_after_the_batches_waits_only_while_gradients_are_pending(tmp_path):
@@ -429,7 +456,10 @@ class Holder:
         pass
 
 
-@pytest.mark.parametrize("wrap", [lambda o: o, lambda o: [1, o], lambda o: {"o": o}])
+WRAPS = [lambda o: o, lambda o: [1, o], lambda o: {"o": o}, lambda o: Holder([Holder(o)])]
+
+
+@pytest.mark.parametrize("wrap", WRAPS)
 def test_an_optimizer_inside_something_handed_over_is_handed_over(tmp_path, capsys, wrap):
     one, two = job(), job(torch.optim.AdamW)
     gan(Run(tmp_path, **one, d=two["model"], holder=Holder(wrap(two["optimizer"]))), one, two)

@@ -430,7 +430,7 @@ def test_a_new_run_with_a_used_optimizer_says_so_once_and_a_resumed_one_does_not
             _ = 1 / 0
     assert "重建" not in capsys.readouterr().out
     train(Run(tmp_path, **parts), parts, epochs=2)  # 只重跑了建 Run 的那一格
-    assert capsys.readouterr().out.count("已经更新过参数：要从头练，请先重建模型和优化器。") == 1
+    assert capsys.readouterr().out.count("已经更新过参数，现在是接着它练") == 1
     train(Run(tmp_path, resume=True, **parts), parts, epochs=3)
     assert "已经更新过" not in capsys.readouterr().out
 

@@ -21,7 +21,7 @@ from companion.run.watch import Watch
 
 __all__ = ["Loop"]
 
-_LONGEST = 256  # 这么多批都看不到一次更新，就不再等：多半是看不见（如重放 CUDA 图）
+_LONGEST = 256  # 优化器这么多批都没有走，就不再等：多半是看不见（如重放 CUDA 图）
 
 
 class Loop:
@@ -34,9 +34,8 @@ class Loop:
         self._calls = 0  # 这一轮用过几次 batches
         self._call: Call | None = None  # 正在走的那一次
         self._watch: Watch | None = None  # 这一轮里，模型变了没有
-        self._sees = False  # 这个进程里，看见模型变过
         self._walks: WeakSet[Generator[Any, None, None]] = WeakSet()  # 给出去的 batches
-        self._waited = 0  # 该存了，等更新等了几批
+        self._waited = 0  # 该存了，一直等更新，等了几批
         self._partial = False  # 上一次停在不满的窗口里
         self._running = self._wanted = False
         self._due: int | None = None  # 走到这一步就该存了
@@ -64,7 +63,7 @@ class Loop:
                 continued = not position.closed
                 position.next_epoch()
                 self._calls, self._call = 0, None
-                self._watch = self._session.watch(self._sees) if continued else None
+                self._watch = self._session.watch() if continued else None
                 yield position.epoch
                 self._close_epoch(total)
                 if position.stopped:
@@ -93,7 +92,7 @@ class Loop:
         if iterator is None:
             return
         self._call = call = position.calls[index]
-        self._watch = watch = self._watch or self._session.watch(self._sees)
+        self._watch = watch = self._watch or self._session.watch()
         watch.steps.going, marks = True, list[int]()
         try:
             for batch in iterator:
@@ -154,10 +153,12 @@ class Loop:
             self._leave(path)
 
     def _pending(self, call: Call, window: int, watch: Watch, marks: list[int]) -> bool:
-        """梯度还攒着，没有用来更新：此刻存，就丢了。没有说 ``window``，就看最后一批更新过没有。"""
+        """梯度还攒着，没有用来更新：此刻存，就丢了。没有说 ``window``，就看优化器走了没有。"""
         if window > 1:
             return call.done % window > 0
-        return self._waited < _LONGEST and not watch.moved(marks)
+        waiting = watch.waiting(marks)
+        self._waited = self._waited if waiting else 0
+        return waiting and self._waited < _LONGEST
 
     def _close_epoch(self, total: int) -> None:
         for walk in list(self._walks):  # break 之后还留着的：最后一批这时才算数
@@ -179,7 +180,7 @@ class Loop:
 
     def _rest(self) -> None:
         """刚存过：下一次是什么时候。"""
-        self._wanted, self._watching, self._waited = False, world_size() > 1, 0
+        self._wanted, self._watching = False, world_size() > 1
         if self._every:
             self._due = (self._position.step // self._every + 1) * self._every
 
@@ -218,7 +219,6 @@ class Loop:
 
     def _unwatch(self) -> None:
         if self._watch is not None:
-            self._sees = self._watch.sees()
             self._watch.close()
             self._watch = None
 

@@ -13,6 +13,8 @@ from companion.run.sums import LogSums, averages
 
 __all__ = ["Records"]
 
+_JUDGED = {"val", "valid", "validation", "eval", "test"}  # 评估出来的列，名字这样开头
+
 
 class Records:
     """``folder`` 是 ``None`` 时只留在内存里。"""
@@ -39,13 +41,11 @@ class Records:
             self._board.write(record)
 
     def judged(self) -> str | None:
-        """刚收尾的一轮里，像是评估出来的一列，先取叫 loss 的；没有就是 ``None``。"""
+        """刚收尾的一轮里，看名字是评估出来的一列，先取叫 loss 的；没有就是 ``None``。"""
         found = [
             name
             for name, value in self.history.records[-1].items()
-            if isinstance(value, int | float)
-            and (name.startswith(("val", "eval", "test")) or "loss" in name)
-            and not (name == "loss" or name.startswith("train"))
+            if isinstance(value, int | float) and name.lower().split("_")[0] in _JUDGED
         ]
         return min(found, key=lambda name: "loss" not in name, default=None)
 

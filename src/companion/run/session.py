@@ -46,8 +46,6 @@ class Session:
         self._saved = dict(found.info["config"]) if found else {}  # 存档里的超参数
         self._pending = found is not None  # 有存档，还没有恢复
         self._news = ""  # 恢复之后要说的第一句
-        self._lengths = list[int]()  # 刚收尾的一轮，各次 batches 有几批
-        self._saved_lengths = found.info.get("lengths") if found and found.info["closed"] else None
         self._said = set[Callable[..., str]]()  # 一次运行里只说一遍的
         if found:
             self._adopt(self._store.rest())
@@ -113,12 +111,12 @@ class Session:
             self.inexact = why.reason
             say(words.inexact(why))
 
-    def watch(self, sees: bool) -> Watch:
-        """从现在起，看着模型变了没有；见 ``Watch``。"""
-        return Watch(self._objects, self.position, sees)
+    def watch(self) -> Watch:
+        """从现在起，看着模型变了没有。"""
+        return Watch(self._objects, self.position)
 
     def close_epoch(self, watch: Watch | None) -> None:
-        """记下这一轮；看得出练错了模型、写错了列名、换了数据，就说一次。"""
+        """记下这一轮；看得出练错了模型、写错了列名，就说一次。"""
         self._reopen()
         self.records.close_epoch(self.position.epoch)
         names, best = self.records.history.names, self._best
@@ -130,7 +128,6 @@ class Session:
             self._once(words.no_column, best, names)
         elif best and best not in names and (judged := self.records.judged()):
             self._once(words.best_not_kept, best, judged, _is_higher(judged))
-        self._compare_lengths()
 
     def save(self) -> Path:
         """写一个新存档，返回它的路径；删掉用不着的旧存档。每个进程都要调用。"""
@@ -146,7 +143,6 @@ class Session:
             "step": position.step,
             "epoch": position.epoch,
             "closed": position.closed,
-            "lengths": self._lengths,
         }
         config, finite = self.config(), not any_rank(not models_finite(self._objects))
         info |= {"best": best, "objects": kinds, "config": config, "finite": finite}
@@ -202,14 +198,6 @@ class Session:
         if self._store.reopen():
             self.records.reopen()
             say(words.made_again(self.directory))
-
-    def _compare_lengths(self) -> None:
-        """从一轮开头接着练，批数却与存档时的不同，就说一次；批量变了的，已经说过。"""
-        now = self._lengths = [call.length for call in self.position.calls if call.length]
-        same_size = self._given.get("batch_size") == self._saved.get("batch_size")
-        if same_size and self._saved_lengths and now and now != self._saved_lengths:
-            say(words.other_length(self.position.epoch, self._saved_lengths, now))
-        self._saved_lengths = None
 
     def _once(self, text: Callable[..., str], *about: Any) -> None:
         if text not in self._said:

@@ -7,6 +7,7 @@ from weakref import WeakKeyDictionary
 from torch.optim import Optimizer
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
+from companion.run.held import reachable
 from companion.run.position import Position
 
 __all__ = ["Steps"]
@@ -24,6 +25,11 @@ class Steps:
         self.going = False  # 正在走 batches
         self._hook = register_optimizer_step_post_hook(self._count)
 
+    def any_gradient(self) -> bool:
+        """要更新的参数里，有没有带着梯度的。"""
+        groups = [group for part in self._ours for group in part.param_groups]
+        return any(p.grad is not None for group in groups for p in group["params"])
+
     def close(self) -> None:
         """不再数了。"""
         self._hook.remove()
@@ -38,20 +44,9 @@ class Steps:
     def _meet(self, optimizer: Optimizer) -> None:
         """没有直接交给 Run 的走了一步：在交了的对象里面的，也算交了。"""
         step = self._position.step
-        if optimizer not in self._others and _is_inside(optimizer, self._objects):
+        inside = reachable(self._objects.values(), objects=True)
+        if optimizer not in self._others and any(thing is optimizer for thing in inside):
             self._ours.add(optimizer)
             self.counts[:] = [sum(self.counts) + 1]
         elif self._others.setdefault(optimizer, step) != step and any(optimizer.state.values()):
             self.forgotten.add(type(optimizer).__name__)
-
-
-def _is_inside(optimizer: Optimizer, objects: Mapping[str, Any]) -> bool:
-    """是不是某个对象的属性，或者在它的列表、字典里。"""
-    for part in objects.values():
-        for value in list(getattr(part, "__dict__", {}).values()):
-            inside = list(value.values()) if isinstance(value, dict) else value
-            if not isinstance(inside, list | tuple):
-                inside = [inside]
-            if any(item is optimizer for item in inside):
-                return True
-    return False

@@ -24,15 +24,12 @@ _SAMPLE = 64  # 版本号没有动，一轮之末再比这么多个数
 
 
 class Watch:
-    """从建它的时候起，``objects`` 里的模型变了没有；什么也没有，就当变了。
+    """从建它的时候起，``objects`` 里的模型变了没有；什么也没有，就当变了。"""
 
-    ``sees`` 说以前看见过模型变：看得见的话，没有变就是没有更新。
-    """
-
-    def __init__(self, objects: Mapping[str, Any], position: Position, sees: bool) -> None:
+    def __init__(self, objects: Mapping[str, Any], position: Position) -> None:
         split = parts.is_split(objects)  # FSDP2 的参数一会儿是片，一会儿是整个，看不准
         found = [] if split else list(parts.models(objects).values())
-        self._objects, self._position, self._sees = objects, position, sees
+        self._objects, self._position = objects, position
         self._step, self._held = position.step, [t for model in found for t in _tensors(model)]
         self._probes = [p for model in found for p in _spread(_trainable(model))]
         every = [_tensors(model, buffers=False) for model in found]
@@ -48,13 +45,12 @@ class Watch:
     def moved(self, marks: list[int]) -> bool:
         """``marks`` 之后更新过没有；若从来不动（如重放 CUDA 图），看不出来，算更新过。"""
         now = self.marks()
-        if not now or now != marks:
-            return True
-        return now == self._first and not self._sees and self._position.step > self._step
+        return not now or now != marks or (now == self._first and self._position.step > self._step)
 
-    def sees(self) -> bool:
-        """看见过模型变。"""
-        return self._sees or self.marks() != self._first
+    def waiting(self, marks: list[int]) -> bool:
+        """``marks`` 之后优化器没有走，却有梯度：多半还攒着，此刻存就丢了。"""
+        counts = self.steps.counts
+        return bool(counts) and marks[:1] == counts and self.steps.any_gradient()
 
     def unchanged(self) -> bool:
         """从一轮开头练了几步，要训练的参数却一个也没有变。"""

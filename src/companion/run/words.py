@@ -27,7 +27,6 @@ __all__ = [
     "not_finite",
     "not_saved",
     "nothing_changed",
-    "other_length",
     "ran_twice",
     "received",
     "resumes_broken",
@@ -182,7 +181,7 @@ def received(name: str, near_a_step: bool) -> str:
 
 def already_used() -> str:
     """新的运行，旧的优化器：多半是上次中断之后，只重跑了建 Run 的那一格。"""
-    return "优化器在这次运行之前已经更新过参数：要从头练，请先重建模型和优化器。"
+    return "优化器在这次运行之前已经更新过参数，现在是接着它练；要从头练，请先重建模型和优化器。"
 
 
 def nothing_changed(epoch: int) -> str:
@@ -213,12 +212,6 @@ def best_not_kept(default: str, best: str, higher: bool) -> str:
 def made_again(folder: Path) -> str:
     """练到一半，目录没有了。"""
     return f"{folder}（或其中的 lock）在训练中被删掉了：已重建，接着往里存；删掉的存档回不来了。"
-
-
-def other_length(epoch: int, saved: list[int], now: list[int]) -> str:
-    """一轮的批数与存档时的不同。"""
-    was, here = ("、".join(map(str, counts)) for counts in (saved, now))
-    return f"第 {epoch} 轮有 {here} 批，存档时的一轮是 {was} 批：数据与那时的不同。"
 
 
 def which_mode(best: str) -> str:
