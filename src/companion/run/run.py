@@ -167,7 +167,8 @@ class Run:
             values: 名字到标量。
 
         Raises:
-            ShapeError: 每一步里记的不是标量。
+            ShapeError: 每一步里记的不是标量，或者 ``n`` 不是。
+            ArgumentError: 记的东西存不进存档。
         """
         self._session.records.log(n, values, self._loop.in_batches)
 
