@@ -115,7 +115,7 @@ class Loop:
             if self._call is call:  # 否则是以前留着没走完的，早已不作数
                 watch.steps.going, self._call = False, None
                 self._partial = self._pending(call, window, watch, marks)
-                position.close_call(index, loader)
+                position.close_call(index, loader, self._session.warn)
         if self._watching or self._signals.received:
             self._boundary(call, window, watch, marks)
 

@@ -50,7 +50,6 @@ class Met:
 
     sources: list[Any]
     contents: Contents
-    report: Report | None  # 走完了就放开
 
 
 @dataclass
@@ -92,13 +91,12 @@ class Position:
         if index == len(self.calls):
             self._meet(index, found)
         self._look(index, loader, report)
-        self.seen[index] = met = Met(found, own_contents(loader), report)
+        self.seen[index] = Met(found, own_contents(loader))
         if index == len(self.calls):
             self.calls.append(Call(length(loader), states(found), random_state()))
             return start(loader, 0, report)[0]
         call = self.calls[index]
         if call.after is not None:
-            met.report = None
             restore(found, self.own[index].last)
             restore_random_state(call.after)
             return None
@@ -113,14 +111,13 @@ class Position:
         restore_random_state(call.now)
         return iterator
 
-    def close_call(self, index: int, loader: Any) -> None:
+    def close_call(self, index: int, loader: Any, report: Report) -> None:
         """第 ``index`` 次 ``batches`` 走完了，或者被 break 了。"""
         self.calls[index].after = random_state()
         met = self.seen[index]
         met.sources = own_sources(loader)
         self.own[index].last = states(met.sources)
-        self._look(index, loader, met.report)
-        met.report = None
+        self._look(index, loader, report)
 
     def state_dict(self) -> dict[str, Any]:
         """普通的字典。"""
@@ -145,7 +142,7 @@ class Position:
         elif now == own.first and not own.reseeded:
             restore(found, own.last)
 
-    def _look(self, index: int, loader: Any, report: Report | None) -> None:
+    def _look(self, index: int, loader: Any, report: Report) -> None:
         """上次看过之后，次序有没有就地改过。"""
-        if report and index in self.seen and self.seen[index].contents.changed():
+        if index in self.seen and self.seen[index].contents.changed():
             report(why_changed(loader))
