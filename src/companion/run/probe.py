@@ -111,11 +111,11 @@ class _Trial:
 
     def _draws(self, own: list[Any]) -> bool:
         """各处的样本再取一次，自带的发生器又往前走了没有；每个样本都重新定种的不会。"""
-        last, count = len(self._dataset) - 1, min(_SPREAD, len(self._dataset))  # type: ignore[arg-type]
-        for i in range(count):
-            self._batch(last * i // max(1, count - 1))
+        count: int = len(self._dataset)  # type: ignore[arg-type]
+        for index in np.linspace(0, count - 1, min(_SPREAD, count), dtype=int).tolist():
+            self._batch(index)
             before = states(own)
-            self._batch(last * i // max(1, count - 1))
+            self._batch(index)
             if states(own) != before:
                 return True
         return False

@@ -7,6 +7,7 @@
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
@@ -117,8 +118,8 @@ def _trainable(model: nn.Module) -> list[Tensor]:
 
 def _spread(tensors: list[Tensor]) -> list[Tensor]:
     """头、尾和中间的几个。"""
-    last, count = len(tensors) - 1, min(_PROBES, len(tensors))
-    return [tensors[last * i // max(1, count - 1)] for i in range(count)]
+    places = np.linspace(0, len(tensors) - 1, min(_PROBES, len(tensors)), dtype=int)
+    return [tensors[place] for place in places]
 
 
 def _sample(tensor: Tensor) -> Tensor:
