@@ -155,8 +155,8 @@ class Store:
         return [(name, name in objects, sharded) for name in averages]
 
     def reopen(self) -> bool:
-        """锁文件没有了（多半是整个目录被删掉了）：重建，再锁住；还在就是 ``False``。"""
-        if self._lock is None or (self.folder / "lock").exists():
+        """锁文件没有了，就重建目录，再锁住；还在就是 ``False``。"""
+        if self._lock is None or not self._lock.is_gone():
             return False
         self._lock.release()
         self._lock = Lock(self.folder)
