@@ -18,7 +18,7 @@ from companion.checkpoint import saves, verify
 from companion.errors import ArgumentError, CheckpointError, MismatchError, RunError, ShapeError
 from companion.optim import EMA, LAMB
 from companion.repro import seed_everything
-from companion.run import Run, parts
+from companion.run import Run, given
 from companion.run.sums import LogSums, averages
 from companion.train import fit
 
@@ -380,7 +380,7 @@ def test_an_object_without_a_state_is_told_how_to_give_it(tmp_path, objects, adv
 
 def test_the_names_that_may_be_mistyped_are_those_of_run():
     named = inspect.signature(Run).parameters.values()
-    assert tuple(p.name for p in named if p.kind is p.KEYWORD_ONLY) == parts._OPTIONS
+    assert tuple(p.name for p in named if p.kind is p.KEYWORD_ONLY) == given._OPTIONS
 
 
 # —— 目录

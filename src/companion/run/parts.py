@@ -1,13 +1,9 @@
 """交给 Run 的对象：模型、优化器、调度器……它们的名字、类、状态，以及与存档对不对得上。"""
 
-import random
 from collections.abc import Mapping
-from difflib import get_close_matches
 from typing import Any
 
-import torch
-from numpy.random import Generator, RandomState
-from torch import nn
+from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
@@ -20,7 +16,6 @@ __all__ = [
     "check",
     "check_names",
     "check_optimizers",
-    "check_stateful",
     "class_name",
     "describe",
     "hand_over",
@@ -29,12 +24,13 @@ __all__ = [
     "load",
     "load_weights",
     "models",
+    "optimizers",
+    "parameters",
     "rate_homes",
     "scalars",
     "state",
 ]
 
-_OPTIONS = ("resume", "keep", "best", "mode", "save_every", "config")  # Run 自己的参数
 # torch 的优化器里，与参数同样形状的状态
 _LIKE = {"exp_avg", "exp_avg_sq", "max_exp_avg_sq", "exp_inf", "momentum_buffer", "square_avg"}
 _LIKE |= {"sum", "acc_delta", "grad_avg", "ax", "prev", "step_size"}
@@ -54,6 +50,16 @@ def load(part: Any, saved: Any) -> None:
 def models(parts: Mapping[str, Any]) -> dict[str, nn.Module]:
     """其中的模型，去掉了包装。"""
     return {name: _bare(part) for name, part in parts.items() if isinstance(part, nn.Module)}
+
+
+def optimizers(parts: Mapping[str, Any]) -> dict[str, Optimizer]:
+    """其中的优化器。"""
+    return {name: part for name, part in parts.items() if isinstance(part, Optimizer)}
+
+
+def parameters(optimizer: Optimizer) -> list[Tensor]:
+    """优化器更新的参数，按各组的次序。"""
+    return [p for group in optimizer.param_groups for p in group["params"]]
 
 
 def load_weights(parts: Mapping[str, Any], saved: Mapping[str, Any]) -> None:
@@ -82,21 +88,18 @@ def class_name(part: Any) -> str:
 
 def describe(parts: Mapping[str, Any]) -> dict[str, Any]:
     """写进 run.json 的超参数：模型、优化器、调度器的类名，优化器的学习率等。"""
-    config: dict[str, Any] = {}
-    for name, part in parts.items():
-        if isinstance(part, nn.Module | Optimizer | LRScheduler):
-            config[name] = class_name(part)
-    return config | scalars(parts)
+    known = nn.Module | Optimizer | LRScheduler
+    names = {name: class_name(part) for name, part in parts.items() if isinstance(part, known)}
+    return names | scalars(parts)
 
 
 def scalars(parts: Mapping[str, Any]) -> dict[str, Any]:
     """优化器的学习率等；接着练时，它们来自存档。"""
     config: dict[str, Any] = {}
-    for name, part in parts.items():
-        if isinstance(part, Optimizer):
-            prefix = "" if name == "optimizer" else f"{name}."
-            shown = {key: part.defaults[key] for key in _SHOWN if key in part.defaults}
-            config |= {prefix + key: _number(value) for key, value in shown.items()}
+    for name, part in optimizers(parts).items():
+        prefix = "" if name == "optimizer" else f"{name}."
+        shown = {key: part.defaults[key] for key in _SHOWN if key in part.defaults}
+        config |= {prefix + key: _number(value) for key, value in shown.items()}
     return config
 
 
@@ -114,17 +117,8 @@ def is_split(parts: Mapping[str, Any]) -> bool:
 
 def is_used(parts: Mapping[str, Any]) -> bool:
     """有没有优化器更新过参数；不带状态的（如不带动量的 SGD）看不出来，算没有。"""
-    optimizers = [part for part in parts.values() if isinstance(part, Optimizer)]
-    return any(s.get("step", 1) for part in optimizers for s in part.state.values())
-
-
-def check_stateful(name: str, part: Any) -> None:
-    """``part`` 能存取状态就什么也不做，否则抛出 ``ArgumentError``。"""
-    if not (hasattr(part, "state_dict") and hasattr(part, "load_state_dict")):
-        raise ArgumentError(
-            f"交给 Run 的 {name} 应有 state_dict() 和 load_state_dict()，实际的 "
-            f"{type(part).__name__} 没有。{_how_to_give(name, part)}"
-        )
+    held = optimizers(parts).values()
+    return any(s.get("step", 1) for optimizer in held for s in optimizer.state.values())
 
 
 def check_optimizers(parts: Mapping[str, Any]) -> None:
@@ -138,8 +132,11 @@ def check_optimizers(parts: Mapping[str, Any]) -> None:
     """
     if is_split(parts):  # FSDP2 的参数一会儿是片，一会儿是整个，认不准
         return
-    updated = {name: _updated(part) for name, part in parts.items() if isinstance(part, Optimizer)}
-    owned = {name: _trainable(part) for name, part in parts.items() if isinstance(part, nn.Module)}
+    updated = {name: set(map(id, parameters(part))) for name, part in optimizers(parts).items()}
+    owned = {
+        name: {id(p) for p in model.parameters() if p.requires_grad}
+        for name, model in models(parts).items()
+    }
     ours, theirs = set[int]().union(*owned.values()), set[int]().union(*updated.values())
     stray = [name for name, ids in updated.items() if ids and not ids & ours]
     alone = [name for name, ids in owned.items() if ids and not ids & theirs]
@@ -201,14 +198,6 @@ def _bare(part: Any) -> Any:
     return unwrap(part) if isinstance(part, nn.Module) else part
 
 
-def _updated(optimizer: Optimizer) -> set[int]:
-    return {id(p) for group in optimizer.param_groups for p in group["params"]}
-
-
-def _trainable(model: nn.Module) -> set[int]:
-    return {id(p) for p in model.parameters() if p.requires_grad}
-
-
 def _group_sizes(saved: Mapping[str, Any]) -> list[int]:
     return [len(group["params"]) for group in saved["param_groups"]]
 
@@ -217,9 +206,9 @@ def _check_order(name: str, optimizer: Optimizer, saved: Mapping[str, Any]) -> N
     """参数换了次序，形状就对不上；形状都相同的看不出。别处来的优化器，状态是什么形状说不准。"""
     if type(optimizer).__module__.partition(".")[0] not in ("torch", "companion"):
         return
-    ours = [p for group in optimizer.param_groups for p in group["params"]]
     indices = [index for group in saved["param_groups"] for index in group["params"]]
-    for place, (parameter, index) in enumerate(zip(ours, indices, strict=True), 1):
+    pairs = zip(parameters(optimizer), indices, strict=True)
+    for place, (parameter, index) in enumerate(pairs, 1):
         for key, value in saved["state"].get(index, {}).items():
             if key in _LIKE and getattr(value, "shape", parameter.shape) != parameter.shape:
                 raise MismatchError(
@@ -227,18 +216,6 @@ def _check_order(name: str, optimizer: Optimizer, saved: Mapping[str, Any]) -> N
                     f"{tuple(value.shape)}，现在的参数是 {tuple(parameter.shape)}。"
                     "请照原来的次序把参数交给优化器。"
                 )
-
-
-def _how_to_give(name: str, part: Any) -> str:
-    """没有 ``state_dict()`` 的，该怎样交给 Run。"""
-    if isinstance(part, torch.Generator | random.Random | Generator | RandomState):
-        return "请包成有这两个方法的对象；或用 torch、random、np.random 全局的，它们 Run 自己会存。"
-    inner = dict(enumerate(part)) if isinstance(part, list | tuple) else part
-    if isinstance(inner, Mapping) and any(hasattr(p, "state_dict") for p in inner.values()):
-        keys = [key if isinstance(key, str) else f"{name}_{key}" for key in inner]
-        return f"请各给一个名字：Run(…, {', '.join(f'{key}=…' for key in keys)})。"
-    close = get_close_matches(name, _OPTIONS, 1, 0.8)
-    return (f"是不是想写 {close[0]}=？" if close else "") + "普通的数写进 config=。"
 
 
 def _number(value: Any) -> Any:

@@ -10,6 +10,7 @@ from companion.errors import ArgumentError, CheckpointError, RunError
 from companion.repro import random_state
 from companion.run import parts, words
 from companion.run.files import versions, write_card
+from companion.run.given import check_stateful
 from companion.run.order import Inexact
 from companion.run.position import Position
 from companion.run.records import Records
@@ -54,7 +55,7 @@ class Session:
         """收下对象；存档里有的都给全了，就恢复。见 ``Run.attach``。"""
         new = {name: part for name, part in objects.items() if part is not None}
         for name, part in new.items():
-            parts.check_stateful(name, part)
+            check_stateful(name, part)
         together = self._objects | new
         parts.check_optimizers(new)
         if self._pending and self._store.kinds.keys() <= together.keys():

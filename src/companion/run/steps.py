@@ -7,6 +7,7 @@ from weakref import WeakKeyDictionary
 from torch.optim import Optimizer
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
+from companion.run import parts
 from companion.run.held import reachable
 from companion.run.position import Position
 
@@ -18,7 +19,7 @@ class Steps:
 
     def __init__(self, objects: Mapping[str, Any], position: Position) -> None:
         self._objects, self._position = objects, position
-        self._ours = {part for part in objects.values() if isinstance(part, Optimizer)}
+        self._ours = set(parts.optimizers(objects).values())
         self._others = WeakKeyDictionary[Optimizer, int]()  # 没有交的：第一次见到时是哪一步
         self.counts = [0] if self._ours else list[int]()  # 没有优化器，就没有这一项
         self.forgotten = set[str]()  # 没有交的里面，几批里都更新、带着状态的，是哪些类
@@ -27,8 +28,7 @@ class Steps:
 
     def any_gradient(self) -> bool:
         """要更新的参数里，有没有带着梯度的。"""
-        groups = [group for part in self._ours for group in part.param_groups]
-        return any(p.grad is not None for group in groups for p in group["params"])
+        return any(p.grad is not None for each in self._ours for p in parts.parameters(each))
 
     def close(self) -> None:
         """不再数了。"""
