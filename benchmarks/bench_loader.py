@@ -86,7 +86,7 @@ def per_sample_v2(pixels: Tensor, labels: Tensor, workers: int) -> Iterable[Any]
 
 def tensor_loader(pixels: Tensor, labels: Tensor, workers: int) -> Iterable[Any]:
     """我们的 ``TensorLoader``，uint8 进，整批归一化。"""
-    from companion.data.tensor_loader import TensorLoader
+    from companion.data import TensorLoader
 
     transform: Callable[[Tensor], Tensor] = normalize
     return TensorLoader(pixels, labels, batch_size=BATCH, shuffle=True, transform=transform)

@@ -52,7 +52,7 @@ def make_loader(kind: str) -> Any:
     inputs = torch.randn(BATCHES * BATCH, 64, generator=source)
     targets = torch.randint(10, (BATCHES * BATCH,), generator=source)
     if kind == "TensorLoader":
-        from companion.data.tensor_loader import TensorLoader
+        from companion.data import TensorLoader
 
         return TensorLoader(inputs, targets, batch_size=BATCH, shuffle=True)
     dataset = TensorDataset(inputs, targets)

@@ -60,8 +60,8 @@ class Chapter:
 
     @cached_property
     def checkers(self) -> set[str]:
-        """``companion/exercises/chNN.py`` 里的函数名。"""
-        path = self.root / "src" / "companion" / "exercises" / f"{self.key}.py"
+        """``companion/book/exercises/chNN.py`` 里的函数名。"""
+        path = self.root / "src" / "companion" / "book" / "exercises" / f"{self.key}.py"
         if not path.exists():
             return set()
         tree = ast.parse(path.read_text(encoding="utf-8"))
@@ -69,8 +69,8 @@ class Chapter:
 
     @cached_property
     def bets(self) -> dict[str, Any]:
-        """``companion/bets/chNN.toml`` 的内容；没有这个文件就是空的。"""
-        path = self.root / "src" / "companion" / "bets" / f"{self.key}.toml"
+        """``companion/book/bets/chNN.toml`` 的内容；没有这个文件就是空的。"""
+        path = self.root / "src" / "companion" / "book" / "bets" / f"{self.key}.toml"
         if not path.exists():
             return {}
         try:

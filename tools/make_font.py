@@ -1,4 +1,4 @@
-"""制作随书的中文字体 `src/companion/_fonts/CompanionSansSC.otf`。
+"""制作随书的中文字体 `src/companion/book/_fonts/CompanionSansSC.otf`。
 
 原料：Debian 软件包 `fonts-noto-cjk` 里的 Noto Sans CJK SC（OFL 许可）。
 做法：留下 GB2312 一级汉字、符号、希腊字母，再加上书里出现过的所有字；去掉微调和排版表；
@@ -18,7 +18,7 @@ from fontTools.ttLib import TTCollection, TTFont
 
 ROOT = Path(__file__).resolve().parents[1]
 SOURCE = Path("/usr/share/fonts/opentype/noto/NotoSansCJK-Regular.ttc")
-TARGET = ROOT / "src/companion/_fonts/CompanionSansSC.otf"
+TARGET = ROOT / "src/companion/book/_fonts/CompanionSansSC.otf"
 FACE = "Noto Sans CJK SC"
 FAMILY = "Companion Sans SC"
 MAX_BYTES = 1_000_000

@@ -14,7 +14,11 @@ import autocorrect_py
 __all__ = ["fix", "main", "problems"]
 
 ROOT = Path(__file__).resolve().parent.parent
-PATTERNS = {"chapters/*.ipynb": "ipynb", "*.md": "markdown", "src/companion/bets/*.toml": "toml"}
+PATTERNS = {
+    "chapters/*.ipynb": "ipynb",
+    "*.md": "markdown",
+    "src/companion/book/bets/*.toml": "toml",
+}
 
 
 def problems(path: Path, kind: str) -> list[str]:

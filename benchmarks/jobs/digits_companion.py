@@ -3,7 +3,7 @@
 from given import epochs, net, train, valid
 from torch import nn, optim
 
-from companion.data.loaders import loaders
+from companion.data import loaders
 from companion.metrics import Accuracy
 from companion.run import Run
 from companion.train import fit

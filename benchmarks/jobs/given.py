@@ -8,7 +8,7 @@ import torch
 from torch import nn
 from torch.utils.data import TensorDataset
 
-from companion.data.digits import digits_split
+from companion.data import digits_split
 
 __all__ = ["epochs", "net", "train", "valid"]
 

@@ -5,7 +5,7 @@ from pathlib import Path
 from torch import nn
 
 from benchmarks.resume.task import BATCH, loss_fn, make_data, make_model, make_optimizer
-from companion.data.loaders import loaders
+from companion.data import loaders
 from companion.run import Run
 from companion.train import fit
 

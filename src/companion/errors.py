@@ -39,6 +39,7 @@ __all__ = [
     "check_labels",
     "check_shape",
     "check_targets",
+    "printable",
 ]
 
 _CLASS_LOSSES = (F.cross_entropy, F.nll_loss, nn.CrossEntropyLoss, nn.NLLLoss)
@@ -50,7 +51,18 @@ _ELEMENT_LOSSES = (
 
 
 class CompanionError(Exception):
-    """companion 全部错误的共同祖先。"""
+    """companion 全部错误的共同祖先。文件名、服务器的回答都可能写进消息，所以经过 ``printable``。"""
+
+    def __init__(self, message: object = "") -> None:
+        super().__init__(printable(message))
+
+
+def printable(text: object) -> str:
+    """可以放心印到终端的 ``text``：控制字符、改变方向的字符写成转义，如 ``\\x1b``；换行留着。"""
+    return "".join(
+        char if char.isprintable() or char == "\n" else char.encode("unicode_escape").decode()
+        for char in str(text)
+    )
 
 
 class ArgumentError(CompanionError, ValueError):

@@ -6,7 +6,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from math import ceil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,20 +15,29 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from companion.errors import ShapeError
+from companion.errors import ShapeError, check_choice
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-__all__ = ["bars", "confusion", "curves", "heatmap", "image_grid", "use_chinese_font"]
+__all__ = [
+    "bars",
+    "confusion",
+    "curves",
+    "heatmap",
+    "history",
+    "image_grid",
+    "use_chinese_font",
+]
 
 Numbers = Tensor | NDArray[Any] | Sequence[float]
 Array = NDArray[Any]
 
-FONT = Path(__file__).parent / "_fonts" / "CompanionSansSC.otf"
+FONT = Path(__file__).parent / "book" / "_fonts" / "CompanionSansSC.otf"
 FAMILY = "Companion Sans SC"
 STYLE = FONT.with_name("book.mplstyle")
 LINES = ["-", "--", "-.", ":"]
+WORDS = {"train": "训练", "valid": "验证", "loss": "损失", "accuracy": "准确率"}
 
 
 def use_chinese_font() -> None:
@@ -137,6 +146,43 @@ def image_grid(
     for ax, image, name in zip(axes, batch, names, strict=False):
         ax.imshow(image, cmap="gray_r")
         ax.set_title(name)
+
+
+def history(records: Iterable[Mapping[str, Any]], *names: str) -> None:
+    """画逐轮的曲线，返回 None。
+
+    Args:
+        records: ``fit`` 返回的 ``History``，或一轮一个字典的列表；横轴是其中的 ``epoch``，没有就
+            从 1 数。
+        names: 画哪几列；不给就画全部叫 ``…loss`` 的列。没有记、不是数的那几轮，跳过。
+
+    Raises:
+        ArgumentError: 没有这一列。
+        ShapeError: 一列可画的数也没有。
+    """
+    rows = list(records)
+    known = list(dict.fromkeys(name for row in rows for name in row))
+    chosen = names or tuple(name for name in known if name.endswith("loss"))
+    for name in chosen:
+        check_choice("列名", name, known)
+    series = {_chinese(name): _column(rows, name) for name in chosen}
+    units = {_chinese(name.removeprefix("train_").removeprefix("valid_")) for name in chosen}
+    curves(series, "轮次", units.pop() if len(units) == 1 else "取值")
+
+
+def _column(rows: Sequence[Mapping[str, Any]], name: str) -> tuple[list[float], list[float]]:
+    points = [
+        (row.get("epoch", i), row[name])
+        for i, row in enumerate(rows, 1)
+        if isinstance(row.get(name), int | float)
+    ]
+    return [epoch for epoch, _ in points], [value for _, value in points]
+
+
+def _chinese(name: str) -> str:
+    """``"train_loss"`` → ``"训练损失"``；有一个词不认得，就原样返回。"""
+    words = name.split("_")
+    return "".join(WORDS[w] for w in words) if all(w in WORDS for w in words) else name
 
 
 def bars(labels: Sequence[str], values: Numbers, unit: str = "", *, log: bool = False) -> None:

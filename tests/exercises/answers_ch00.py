@@ -5,8 +5,8 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from companion.data.digits import digits_split
-from companion.models.cnn import SmallCNN
+from companion.data import digits_split
+from companion.models import SmallCNN
 
 
 def _untrained():

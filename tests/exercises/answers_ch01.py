@@ -2,7 +2,7 @@
 
 import torch
 
-from companion.data.digits import load_digits
+from companion.data import load_digits
 
 
 def _fp16_count():

@@ -5,8 +5,8 @@ import torch.nn.functional as F
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from companion.data.digits import digits_split
-from companion.models.cnn import SmallCNN
+from companion.data import digits_split
+from companion.models import SmallCNN
 from companion.train import train_epoch
 
 

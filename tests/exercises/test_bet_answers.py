@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from companion.widgets.questions import BETS, load_chapter
+from companion.book.widgets._questions import BETS, load_chapter
 
 HERE = Path(__file__).parent
 CHAPTERS = sorted(path.stem for path in BETS.glob("*.toml"))

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from companion.exercise import _checkers, grade
+from companion.book import grade
+from companion.book._exercise import _checkers
 
 HERE = Path(__file__).parent
 CHAPTERS = sorted(path.stem for path in HERE.glob("ch*.py"))
@@ -18,7 +19,7 @@ def wrong_answers(chapter: str) -> dict[str, list[object]]:
 
 @pytest.mark.parametrize("chapter", CHAPTERS)
 def test_every_checker_has_at_least_two_typical_mistakes(chapter):
-    module = importlib.import_module(f"companion.exercises.{chapter}")
+    module = importlib.import_module(f"companion.book.exercises.{chapter}")
     wrong = wrong_answers(chapter)
     assert set(wrong) == set(_checkers(module))
     assert all(len(answers) >= 2 for answers in wrong.values())

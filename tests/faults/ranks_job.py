@@ -18,14 +18,11 @@ from torch import nn
 from torch.distributed.checkpoint.filesystem import FileSystemWriter
 from torch.nn import functional as F
 
-from companion.data.loaders import loaders
-from companion.distributed.init import init
-from companion.distributed.ranks import gather_objects, is_main, rank
-from companion.distributed.wrap import wrap
+from companion.data import loaders
+from companion.distributed import gather_objects, init, is_main, rank, wrap
 from companion.metrics import Accuracy
-from companion.optim import EMA
+from companion.optim import EMA, PerStep
 from companion.run import Run
-from companion.schedule import PerStep
 from companion.train import fit
 
 TRAIN, VALID, BATCH, EPOCHS, EVERY = 75, 21, 16, 3, 2  # 一轮 5 步（最后一步 11 个样本），共 15 步

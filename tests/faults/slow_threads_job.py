@@ -8,7 +8,7 @@ import torch
 from torch import distributed as dist
 from torch.distributed._functional_collectives import all_gather_single
 
-from companion.distributed.init import init
+from companion.distributed import init
 
 init(timeout_s=60)
 group = dist.group.WORLD  # 模型还活着时也是这样：进程组没有被删掉，它的线程就还在

@@ -6,14 +6,8 @@ import shutil
 import pytest
 import torch
 
-from companion.checkpoint import (
-    load_checkpoint,
-    newest_good,
-    save_checkpoint,
-    saves,
-    staging,
-    verify,
-)
+from companion.checkpoint import load_checkpoint, newest_good, save_checkpoint, saves, verify
+from companion.checkpoint._writing import staging
 from companion.errors import CorruptCheckpointError
 
 SEEDS = range(20)  # 每种坏法 20 次，十种一共 200 次

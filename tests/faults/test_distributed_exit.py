@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from companion.distributed.launch import launch
+from companion.distributed import launch
 
 JOB = Path(__file__).with_name("slow_threads_job.py")
 

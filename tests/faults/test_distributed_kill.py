@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from companion.distributed.launch import launch
+from companion.distributed import launch
 from companion.errors import LaunchError
 
 JOB = Path(__file__).with_name("ranks_job.py")

@@ -14,7 +14,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset, RandomSampler, WeightedRandomSampler
 
 from companion.checkpoint import saves
-from companion.data.loaders import loaders
+from companion.data import loaders
 from tests.faults.run_job import SIZE, STEPS, data, interrupted, same, shuffled, train
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="没有 fork")

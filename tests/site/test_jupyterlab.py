@@ -16,8 +16,8 @@ import pytest
 from nbformat.v4 import new_code_cell, new_notebook, new_output
 from playwright.sync_api import Browser, Page
 
-from companion.widgets import bet, broadcasting
-from companion.widgets.questions import find_bet
+from companion.book import bet, broadcasting
+from companion.book.widgets._questions import find_bet
 from tools.nb_format import canonical_text
 
 pytest.importorskip("jupyterlab", reason="没有安装 jupyterlab")
@@ -35,7 +35,7 @@ QUIET = "SETTINGS/@jupyterlab/apputils-extension/notification.jupyterlab-setting
 
 def stored_notebook() -> str:
     """仓库里存的样子：有输出，脚本和样式只剩名字。"""
-    cells = [new_code_cell("from companion.widgets import bet, broadcasting", id="setup")]
+    cells = [new_code_cell("from companion.book import bet, broadcasting", id="setup")]
     widgets = {f'bet("{BET}")': bet(BET), "broadcasting()": broadcasting()}
     for source, widget in widgets.items():
         output = new_output("execute_result", {"text/html": widget._repr_html_()})

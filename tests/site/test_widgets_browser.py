@@ -13,7 +13,8 @@ import torch
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, Locator, Page
 
-from companion.widgets import bet, broadcasting, indexing, questions, quiz, strides
+from companion.book import bet, broadcasting, indexing, quiz, strides
+from companion.book.widgets import _questions as questions
 
 CHROMIUM = Path(os.environ.get("CHROMIUM", "/usr/bin/chromium"))
 pytestmark = pytest.mark.skipif(not CHROMIUM.exists(), reason="没有 chromium，开不了浏览器")

@@ -58,8 +58,8 @@ def good(book, cell, text):
     """没有毛病的一章：按 id 存放的单元，可以逐个弄坏。"""
     book.write("_config.yml", "html: {baseurl: https://example.org/book/}\n")
     book.write("pyproject.toml", '[project]\nname = "paodetong"\nversion = "0.1.0"\n')
-    book.write("src/companion/exercises/ch01.py", "def row_means(answer):\n    return None\n")
-    book.write("src/companion/bets/ch01.toml", BETS)
+    book.write("src/companion/book/exercises/ch01.py", "def row_means(answer):\n    return None\n")
+    book.write("src/companion/book/bets/ch01.toml", BETS)
     check = 'check("ch01.row_means", answer)'
     cells = [
         text("title", "# 张量\n\n**第一句**话，提到 T040。"),
@@ -198,7 +198,7 @@ def test_a_lost_exercise_cell_is_named(book, good):
 
 
 def test_a_checker_that_does_not_exist_is_named(book, good):
-    book.write("src/companion/exercises/ch01.py", "def other(answer):\n    return None\n")
+    book.write("src/companion/book/exercises/ch01.py", "def other(answer):\n    return None\n")
     (finding,) = findings(book, good)
     assert "没有 ch01.row_means" in finding.message
 
@@ -216,7 +216,7 @@ def test_a_checker_that_does_not_exist_is_named(book, good):
     ],
 )
 def test_a_bad_bet_is_named(book, good, old, new, message):
-    book.write("src/companion/bets/ch01.toml", BETS.replace(old, new))
+    book.write("src/companion/book/bets/ch01.toml", BETS.replace(old, new))
     (finding,) = findings(book, good)
     assert message in finding.message
 

@@ -26,7 +26,7 @@ def write(root, name, text):
 
 FILES = {
     "README.md": "{}\n",
-    "src/companion/bets/ch01.toml": '[x]\nquestion = "{}"\n[[x.options]]\ntext = "{}"\n',
+    "src/companion/book/bets/ch01.toml": '[x]\nquestion = "{}"\n[[x.options]]\ntext = "{}"\n',
 }
 
 

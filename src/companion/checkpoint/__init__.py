@@ -3,22 +3,28 @@
 一个存档是一个文件夹，如 ``save-00007-step-120``：7 是序号，120 是训练到的步数。里面有
 ``state.pt`` 和 ``manifest.json``；后者写着格式版本、每个文件的大小和 sha256，还有 ``info``。
 
-- ``writing``  写：临时名，落盘，清单，改名
-- ``reading``  读：先逐个文件核对，再加载张量
-- ``folder``   放存档的目录：列出、清理旧的
-- ``manifest`` 清单：写、核对
-- ``values``   把状态换成普通的值
-- ``weights``  只要权重：safetensors 的导出和导入
-- ``sharded``  FSDP2 的分片存档，用的时候另外导入；``dcp`` 是它的张量读写
-- ``disk``     落盘和校验和
+- ``_writing``  写：临时名，落盘，清单，改名
+- ``_reading``  读：先逐个文件核对，再加载张量
+- ``_folder``   放存档的目录：列出、清理旧的
+- ``_manifest`` 清单：写、核对
+- ``_values``   把状态换成普通的值
+- ``_weights``  只要权重：safetensors 的导出和导入
+- ``_sharded``  FSDP2 的分片存档；``_dcp`` 是它的张量读写
+- ``_disk``     边写边算校验和
 """
 
-from companion.checkpoint.folder import clean, prune, saves
-from companion.checkpoint.manifest import FORMAT, verify
-from companion.checkpoint.reading import Save, load_checkpoint, newest_good
-from companion.checkpoint.values import plain
-from companion.checkpoint.weights import check_matches, export_weights, import_weights
-from companion.checkpoint.writing import save_checkpoint, staging
+from companion.checkpoint._folder import clean, prune, saves
+from companion.checkpoint._manifest import FORMAT, read_info, verify
+from companion.checkpoint._reading import Save, load_checkpoint, newest_good
+from companion.checkpoint._sharded import (
+    is_sharded,
+    load_sharded,
+    load_sharded_weights,
+    save_sharded,
+)
+from companion.checkpoint._values import plain
+from companion.checkpoint._weights import check_matches, export_weights, import_weights
+from companion.checkpoint._writing import save_checkpoint
 
 __all__ = [
     "FORMAT",
@@ -27,12 +33,16 @@ __all__ = [
     "clean",
     "export_weights",
     "import_weights",
+    "is_sharded",
     "load_checkpoint",
+    "load_sharded",
+    "load_sharded_weights",
     "newest_good",
     "plain",
     "prune",
+    "read_info",
     "save_checkpoint",
+    "save_sharded",
     "saves",
-    "staging",
     "verify",
 ]

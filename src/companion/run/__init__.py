@@ -13,7 +13,8 @@
 - ``lock``、``signals``、``words``  锁、信号、说的话
 """
 
-from companion.run.norun import NoRun
-from companion.run.run import Run
+from companion.run._history import History
+from companion.run._norun import NoRun
+from companion.run._run import Run
 
-__all__ = ["NoRun", "Run"]
+__all__ = ["History", "NoRun", "Run"]

@@ -1,0 +1,149 @@
+"""几处都要用的小东西，各只有这一份：字的宽度，名字写错了的提示，换回原样，锁，整个换掉一个文件。"""
+
+import difflib
+import errno
+import os
+import sys
+import unicodedata
+import uuid
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from torch import nn
+
+from companion.repro import random_state, restore_random_state
+
+TEMPORARY = ".tmp-"  # 没写完的文件和目录，名字这样开头
+
+_BUSY = {errno.EACCES, errno.EAGAIN, errno.EDEADLK}
+_NO_DIRECTORY_SYNC = {errno.EINVAL, errno.ENOTSUP}  # 有些网络文件系统不会给目录 fsync
+_FAR = 1 << 30  # Windows 上锁住的字节别人读不了，所以锁远处的一个，不锁写着进程号的
+
+
+def width(text: str) -> int:
+    """``text`` 在等宽字体里占几列：汉字和全角标点占两列。"""
+    return sum(2 if unicodedata.east_asian_width(char) in "WF" else 1 for char in text)
+
+
+def numbers(record: Mapping[str, Any]) -> str:
+    """一行字：记录里的数（不含轮次和矩阵），4 位有效数字。"""
+    shown = {k: v for k, v in record.items() if k != "epoch" and isinstance(v, int | float)}
+    return "  ".join(f"{name} {value:<7.4g}" for name, value in shown.items()).rstrip()
+
+
+def unknown_name(problem: str, wanted: str, known: Collection[str]) -> str:
+    """没有叫 ``wanted`` 的：一句完整的话，列出相近的名字；一个相近的也没有，就列出全部。"""
+    near = difflib.get_close_matches(wanted, known, n=3, cutoff=0.5) or sorted(known)
+    return f"{problem}。相近的有：{'、'.join(near) or '（一个也没有）'}；请核对名字。"
+
+
+@contextmanager
+def eval_mode(model: nn.Module) -> Iterator[None]:
+    """里面的模型在 eval 状态；离开时（出错也一样）每个模块都恢复原来的状态。"""
+    before = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        yield
+    finally:  # 逐个恢复：有人会单独把某一层冻结在 eval
+        for module, training in before:
+            module.training = training
+
+
+@contextmanager
+def random_state_kept() -> Iterator[None]:
+    """里面随便抽随机数；离开时（出错也一样）全局的发生器回到进来时的那一刻。"""
+    before = random_state()
+    try:
+        yield
+    finally:
+        restore_random_state(before)
+
+
+class FileLock:
+    """``path`` 上的锁，同一时刻只有一个进程拿得到；进程怎么死，都由系统放开。
+
+    用的是 POSIX 的记录锁，子进程不继承：主进程被 ``kill -9``，取数据的子进程还活着，也不占着它。
+    同一个进程里不要锁两次：关上任何一个，两个就都放开了。锁文件用完不删：别人可能正等着它。
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._file: int | None = None
+
+    def acquire(self, note: str = "") -> bool:
+        """拿到了没有；拿到了，就把 ``note`` 写进锁文件，给等着的人看。"""
+        self._file = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o644)
+        if not _try_lock(self._file):
+            self.release()
+            return False
+        if note:
+            os.ftruncate(self._file, 0)
+            os.lseek(self._file, 0, os.SEEK_SET)
+            os.write(self._file, note.encode())
+        return True
+
+    def release(self) -> None:
+        """放开；没有拿着，就什么也不做。"""
+        if self._file is not None:
+            os.close(self._file)
+            self._file = None
+
+    def __del__(self) -> None:
+        if getattr(self, "_file", None) is not None:
+            self.release()
+
+
+def _try_lock(file: int) -> bool:
+    try:
+        if sys.platform == "win32":
+            import msvcrt
+
+            os.lseek(file, _FAR, os.SEEK_SET)
+            msvcrt.locking(file, msvcrt.LK_NBLCK, 1)
+        else:
+            import fcntl
+
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:  # 别的错误是这个文件系统没有锁，那就没法防，照常往下做
+        return error.errno not in _BUSY
+    return True
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """给出旁边一个还不存在的临时路径；往那里写好文件，离开时它就整个换成 ``path``。
+
+    任何时刻 ``path`` 要么是旧的，要么是新的；途中出错，旧的不动。
+    """
+    temporary = path.with_name(f"{TEMPORARY}{path.name}-{uuid.uuid4().hex[:8]}")
+    try:
+        yield temporary
+        with temporary.open("rb+") as file:
+            sync_file(file)
+        temporary.replace(path)
+        sync_directory(path.parent)
+    finally:
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
+
+
+def sync_file(file: BinaryIO) -> None:
+    """返回时，写进 ``file`` 的字节已经在磁盘上；只 ``write`` 的话，多半还在内存里。"""
+    file.flush()
+    os.fsync(file.fileno())
+
+
+def sync_directory(path: Path) -> None:
+    """返回时，目录 ``path`` 里的名字（新建、改名）已经在磁盘上；Windows 没有这一步，不做。"""
+    if os.name == "nt":
+        return
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in _NO_DIRECTORY_SYNC:
+            raise
+    finally:
+        os.close(descriptor)

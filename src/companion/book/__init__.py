@@ -1,0 +1,24 @@
+"""只有书用得着的：先猜、习题自检、可操作的图、把源码和报错摆出来看。
+
+- ``_exercise``  ``check``：给习题的答案判对错；检查器在 ``exercises/``，一章一个文件
+- ``widgets/``   ``bet``、``quiz`` 和三张可操作的图；题目在 ``bets/``，一章一个文件
+- ``_show``      ``show_source``、``error_of``
+- ``_js/``、``_fonts/``  网页里的脚本和样式，图里的中文字体
+"""
+
+from companion.book._exercise import check, grade
+from companion.book._show import error_of, show_source
+from companion.book.widgets import Widget, bet, broadcasting, indexing, quiz, strides
+
+__all__ = [
+    "Widget",
+    "bet",
+    "broadcasting",
+    "check",
+    "error_of",
+    "grade",
+    "indexing",
+    "quiz",
+    "show_source",
+    "strides",
+]

@@ -1,0 +1,31 @@
+"""优化器的配件，与 ``torch.optim`` 的任何优化器、调度器一起用。
+
+- ``_ema``       ``EMA``：权重的滑动平均
+- ``_lamb``      ``LAMB``：大批量用的优化器
+- ``_groups``    ``decay_groups``：哪些参数不做权重衰减
+- ``_schedule``  学习率怎么随步数变
+"""
+
+from companion.optim._ema import EMA
+from companion.optim._groups import decay_groups
+from companion.optim._lamb import LAMB
+from companion.optim._schedule import (
+    PerStep,
+    constant,
+    one_cycle,
+    step_decay,
+    warmup_cosine,
+    warmup_linear,
+)
+
+__all__ = [
+    "EMA",
+    "LAMB",
+    "PerStep",
+    "constant",
+    "decay_groups",
+    "one_cycle",
+    "step_decay",
+    "warmup_cosine",
+    "warmup_linear",
+]

@@ -1,0 +1,177 @@
+"""一轮的平均损失和各指标：一步一步攒，最后读一次；记到一半能存，几个进程的能合。"""
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from companion.device import to_device, widest_float
+from companion.distributed import any_rank, gather_objects, is_main, rank, world_size
+from companion.errors import ArgumentError, DataError, NonFiniteError
+from companion.metrics import Metric
+from companion.train._step import Record, StepOut
+
+EMPTY = (
+    "加载器应至少给出一批，实际一批也没有。检查：数据集是不是空的；样本不足一批而 "
+    "drop_last=True；它是不是只能走一遍的生成器（第二轮就空了，请换成 DataLoader）。"
+)
+_BLOCK = 256  # 损失收满这么多步，才加一次、读一次
+
+
+class EpochMeans:
+    """一轮里的平均损失和各指标。``add`` 只把损失收着，满 256 步加一次；``finish`` 给出结果。
+
+    Args:
+        metrics: 名字到指标；一轮的第一批之前各 ``reset`` 一次。
+        finite: 损失必须是有限的数；满 256 步、``finish``、``state_dict`` 时各查一次。
+
+    Raises:
+        ArgumentError: 有指标叫 ``"loss"``；或有几个进程，而某个指标不会合并。
+    """
+
+    def __init__(self, metrics: Mapping[str, Metric] | None, *, finite: bool = False) -> None:
+        self.metrics: dict[str, Any] = dict(metrics or {})
+        self.finite, self.epoch = finite, 0  # 第几轮，由 fit 写上；0 是不知道
+        if "loss" in self.metrics:
+            raise ArgumentError('指标不能叫 "loss"，这个名字留给损失。请换一个名字。')
+        if world_size() > 1:
+            _check_mergeable(self.metrics)
+        self._clear()
+
+    def add(self, out: StepOut) -> None:
+        """记下一步；梯度会被切断。"""
+        if not self.batches:
+            for metric in self.metrics.values():
+                metric.reset()
+        self.batches += 1
+        self._losses.append(out.loss.detach().clone())  # 图捕获会重用它的内存，所以复制
+        self._weights.append(out.n)
+        if self.metrics:
+            if not out.values:
+                raise ArgumentError("要算指标，step 应返回 StepOut(loss, n, (outputs, targets))。")
+            values = [value.detach() for value in out.values]
+            for metric in self.metrics.values():
+                metric.update(*values)
+        if len(self._losses) >= _BLOCK:
+            self._sum, self._weight = self._read()
+            self._losses.clear()
+            self._weights.clear()
+
+    def mean(self) -> float:
+        """到现在为止的平均损失，只算本进程的；要等设备算完，别每步都问。"""
+        total, weight = self._read(check=world_size() == 1)
+        return total / weight if weight else math.nan
+
+    def finish(self) -> Record:
+        """``{"loss": …, 指标名: …}``，各进程的合在一起，标量都是 Python 数；之后从头记。
+
+        Raises:
+            DataError: 一步都没有记，或样本数加起来是 0。
+            NonFiniteError: ``finite=True``，而有一步的损失是 nan 或 inf。
+        """
+        if not self.batches:
+            raise DataError(EMPTY)
+        total, weight = map(sum, zip(*gather_objects(self._read()), strict=True))
+        if not weight:
+            raise DataError("样本数加起来是 0，平均损失没有定义。请检查 step 返回的 n。")
+        if world_size() > 1:
+            _merge(self.metrics)
+        self._clear()
+        results = {name: metric.compute() for name, metric in self.metrics.items()}
+        return {"loss": total / weight} | {
+            name: value.item() if isinstance(value, Tensor) and value.ndim == 0 else value
+            for name, value in results.items()
+        }
+
+    def state_dict(self) -> dict[str, Any]:
+        """这一轮记到了哪里，各进程的都在里面，所以每个进程都要调用。
+
+        Raises:
+            NonFiniteError: 同 ``finish``。先查再存，存下的就不会是练坏了的参数。
+        """
+        self._read()
+        mine: dict[str, Any] = {"batches": self.batches, "sum": self._sum, "weight": self._weight}
+        mine["pending"] = torch.stack(self._columns()) if self._losses else None
+        mine["metrics"] = {
+            name: metric.state_dict()
+            for name, metric in self.metrics.items()
+            if self.batches and hasattr(metric, "state_dict")
+        }
+        return {"ranks": gather_objects(to_device(mine, torch.device("cpu")))}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """从 ``state`` 那里接着记；进程数变了也行，存下的几份大家分着接。"""
+        self._clear()
+        self.batches = state["ranks"][0]["batches"]
+        mine = state["ranks"][rank() :: world_size()]
+        for piece in mine:
+            self._sum += piece["sum"]
+            self._weight += piece["weight"]
+            if piece["pending"] is not None:
+                self._losses += piece["pending"][0].unbind()
+                self._weights += piece["pending"][1].unbind()
+        for name, metric in self.metrics.items():
+            metric.reset()
+            states = [piece["metrics"][name] for piece in mine if name in piece["metrics"]]
+            if len(states) == 1:
+                metric.load_state_dict(states[0])
+            elif states:
+                metric.merge(states)
+            elif self.batches and is_main():
+                print(f"存档里没有指标 {name} 记到一半的数：这一轮的 {name} 只算恢复之后的批。")
+
+    def _clear(self) -> None:
+        self.batches, self._sum, self._weight = 0, 0.0, 0.0
+        self._losses: list[Tensor] = []
+        self._weights: list[int | Tensor] = []
+
+    def _columns(self) -> tuple[Tensor, Tensor]:
+        """还没有加的损失和样本数，各一列，用最宽的浮点。"""
+        device = self._losses[-1].device
+        wide = widest_float(device)
+        losses = torch.stack([loss.to(device) for loss in self._losses]).to(wide)
+        if not any(isinstance(n, Tensor) for n in self._weights):
+            return losses, torch.tensor(self._weights, dtype=wide, device=device)
+        return losses, torch.stack(
+            [torch.as_tensor(n, dtype=wide, device=device) for n in self._weights]
+        )
+
+    def _read(self, check: bool = True) -> tuple[float, float]:
+        """损失的加权和、总权重；什么也不改，所以问多少次，最后的数都一位不差。"""
+        if not self._losses:
+            return self._sum, self._weight
+        losses, weights = self._columns()
+        block, weight = torch.stack([(losses * weights).sum(), weights.sum()]).tolist()
+        total, weight = self._sum + block, self._weight + weight
+        if check and self.finite and any_rank(not math.isfinite(block)):
+            self._refuse(losses, total / weight)
+        return total, weight
+
+    def _refuse(self, losses: Tensor, mean: float) -> None:
+        epoch = f"第 {self.epoch} 轮" if self.epoch else "这一轮"
+        if math.isfinite(mean):
+            raise NonFiniteError(f"损失应是有限的数，{epoch}别的进程上有 nan 或 inf，一起停下。")
+        first = self.batches - len(losses) + int((~losses.isfinite()).nonzero()[0]) + 1
+        raise NonFiniteError(
+            f"损失应是有限的数，{epoch}的平均训练损失是 {mean}，从第 {first} 批起。"
+            "模型的参数已经坏了：请重建模型，把学习率调小（先除以 10），并检查输入里有没有 nan。"
+        )
+
+
+def _check_mergeable(metrics: Mapping[str, Any]) -> None:
+    for name, metric in metrics.items():
+        if not (hasattr(metric, "merge") or hasattr(metric, "dist_sync_on_step")):  # torchmetrics
+            raise ArgumentError(
+                f"有 {world_size()} 个进程，指标 {name} 应有 state_dict() 和 merge(states)，"
+                f"好把各进程的合起来，{type(metric).__name__} 没有。"
+                "请补上，或改用 torchmetrics 的。"
+            )
+
+
+def _merge(metrics: Mapping[str, Any]) -> None:
+    """每个指标都换成各进程合在一起的；torchmetrics 的在 compute 里自己合。"""
+    for metric in metrics.values():
+        if hasattr(metric, "merge"):
+            metric.merge(gather_objects(to_device(metric.state_dict(), torch.device("cpu"))))

@@ -1,0 +1,152 @@
+"""正式训练之前先试一下：能不能跑通，模型能不能把一批背下来。都在副本上做，原来的一样不动。"""
+
+import copy
+from collections.abc import Iterable, Iterator, Mapping
+from itertools import islice
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Adam, Optimizer
+
+from companion._common import eval_mode, random_state_kept
+from companion.errors import ArgumentError, DataError
+from companion.metrics import Metric
+from companion.train._fit import fit
+from companion.train._step import Loss, Record, Step, make_forward
+
+_MEMORISED = 0.05  # 损失降到开头的这么多，就算背下来了
+
+
+def overfit_one_batch(
+    model: nn.Module,
+    batch: Any,
+    *,
+    loss: Loss | None = None,
+    step: Step | None = None,
+    lr: float = 3e-3,
+    steps: int = 200,
+) -> list[float]:
+    """在同一批上用 Adam 练 ``steps`` 步，返回逐步的损失，并印一行：背下来了没有。
+
+    连一批都背不下来，多半不是模型太小，而是哪里接错了：参数冻结了，梯度断了，标签对不上。损失
+    有下限的（如标签平滑）降不到开头的 5%，看返回的数自己判断。
+
+    Args:
+        model: 练的是它的副本。
+        batch: 一批数据，样子与训练时相同。
+        loss, step: 给且只给一个，同 ``companion.train``。
+        lr: Adam 的学习率。
+        steps: 练几步，至少 2。
+
+    Raises:
+        ArgumentError: 参数全冻结了，或 ``steps`` 太少。
+    """
+    if steps < 2:
+        raise ArgumentError(f"steps 至少为 2，实际是 {steps}。背一批通常要一两百步。")
+    copied = copy.deepcopy(model).train()
+    if not any(parameter.requires_grad for parameter in copied.parameters()):
+        raise ArgumentError("模型应有可以训练的参数，实际全冻结了（requires_grad 都是 False）。")
+    forward, optimizer = make_forward(copied, loss, step), Adam(copied.parameters(), lr=lr)
+    losses: list[Tensor] = []
+    idle = ""
+    with random_state_kept():
+        for _ in range(steps):
+            out = forward(batch)
+            optimizer.zero_grad()
+            out.loss.backward()
+            idle = idle if losses else _without_gradient(copied)
+            optimizer.step()
+            losses.append(out.loss.detach())
+    numbers: list[float] = torch.stack(losses).tolist()
+    print(_verdict(numbers, idle))
+    return numbers
+
+
+def dry_run(
+    model: nn.Module,
+    train: Iterable[Any],
+    valid: Iterable[Any] | None = None,
+    *,
+    loss: Loss | None = None,
+    step: Step | None = None,
+    optimizer: Optimizer,
+    metrics: Mapping[str, Metric] | None = None,
+    precision: str = "fp32",
+    accumulate: int = 1,
+    clip_norm: float | None = None,
+) -> Record:
+    """用副本练 2 批、验证 1 批，返回 ``fit`` 会有的那条记录，并印出各处的形状。
+
+    参数同 ``fit``；``fit`` 会报的错，这里几秒钟就报。模型、优化器、指标、随机数和加载器都回到
+    原样；从 ``IterableDataset`` 取走的样本还不回去。
+
+    Raises:
+        DataError: ``train`` 或 ``valid`` 是空的，或是只能走一遍的生成器。
+        ArgumentError, ShapeError, DtypeError, NonFiniteError: 同 ``fit``。
+    """
+    how: Any = {"loss": loss, "step": step, "precision": precision}
+    with random_state_kept():
+        first = _peek(train, 2)
+        judged = None if valid is None else _peek(valid, 1)
+        copied, copied_optimizer = copy.deepcopy((model, optimizer))  # 一起复制，才还是它的参数
+        how |= {"metrics": copy.deepcopy(metrics), "accumulate": accumulate, "clip_norm": clip_norm}
+        record = fit(
+            copied, first, judged, optimizer=copied_optimizer, epochs=1, progress=False, **how
+        ).records[0]
+        with eval_mode(copied), torch.no_grad():
+            out = make_forward(copied, loss, step, precision)(first[0])
+    tested = f"{len(first)} 批训练" + ("" if judged is None else "、1 批验证")
+    print(f"试跑通过：{tested}，用的是副本，模型、优化器、随机数和加载器都没有动。")
+    print(f"  一批  {_shapes(first[0])}")
+    if out.values:
+        print(f"  输出  {_shapes(out.values[0])}")
+    shown = {"训练": record["train_loss"], "验证": record.get("valid_loss")}
+    print("  损失  " + "，".join(f"{k} {v:.4g}" for k, v in shown.items() if v is not None))
+    return record
+
+
+def _verdict(losses: list[float], idle: str) -> str:
+    change = f"同一批练 {len(losses)} 步，损失 {losses[0]:.4g} → {losses[-1]:.4g}"
+    if losses[-1] <= _MEMORISED * losses[0]:
+        return f"{change}：背下来了。前向、损失、梯度、更新都接通了。"
+    advice = f"先看没有梯度的参数：{idle}。" if idle else "梯度都有：先查标签对不对，再换几档 lr。"
+    return f"{change}：没有背下来。{advice}"
+
+
+def _without_gradient(model: nn.Module) -> str:
+    """没有梯度、或梯度全是 0 的参数，最多写出三个名字；都有就是空的。"""
+    named = model.named_parameters()
+    names = [name for name, p in named if p.grad is None or not bool(p.grad.any())]
+    return "、".join(names[:3]) + (f" 等 {len(names)} 个" if len(names) > 3 else "")
+
+
+def _shapes(value: Any) -> str:
+    """张量写 ``float32 (64, 10)``；容器逐项写，别的写类名。"""
+    if isinstance(value, Tensor):
+        return f"{str(value.dtype).removeprefix('torch.')} {tuple(value.shape)}"
+    if isinstance(value, Mapping):
+        return "，".join(f"{key}: {_shapes(item)}" for key, item in value.items())
+    if isinstance(value, list | tuple):
+        return "，".join(map(_shapes, value))
+    return type(value).__name__
+
+
+def _peek(batches: Iterable[Any], count: int) -> list[Any]:
+    """开头几批；加载器回到取之前的样子。"""
+    if isinstance(batches, Iterator):
+        raise DataError(
+            "加载器应能走许多遍，实际是只能走一遍的生成器，取走就没有了。请换成 DataLoader 或列表。"
+        )
+    kept = batches.state_dict() if hasattr(batches, "state_dict") else None
+    sources = [batches, *(getattr(batches, name, None) for name in ("sampler", "batch_sampler"))]
+    sources.append(getattr(sources[-1], "sampler", None))
+    generators = [getattr(source, "generator", None) for source in sources]
+    states = [(g, g.get_state()) for g in generators if isinstance(g, torch.Generator)]
+    try:
+        return list(islice(batches, count))
+    finally:
+        for generator, state in states:
+            generator.set_state(state)
+        if kept is not None:
+            batches.load_state_dict(kept)  # type: ignore[attr-defined]

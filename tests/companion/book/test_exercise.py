@@ -1,0 +1,107 @@
+"""习题自检：三种结果各只打印一行，读者的错误不会变成一屏调用栈。"""
+
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+import companion.book.exercises
+from companion.book import check, grade
+from companion.book._exercise import Verdict
+from companion.errors import ArgumentError
+
+CHECKERS = """
+import torch
+from math import sqrt
+
+
+def row_sums(answer):
+    x = torch.arange(6.0).reshape(2, 3)
+    result = answer(x)
+    return None if torch.equal(result, x.sum(1)) else "行和应有 2 个数。"
+
+
+def shape(answer):
+    return None if answer == (2, 3) else f"应有 2 维，你给了 {len(answer)} 维。"
+
+
+def _hidden(answer):
+    return None
+"""
+
+
+@pytest.fixture(autouse=True)
+def chapter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    (tmp_path / "ch99.py").write_text(CHECKERS, encoding="utf-8")
+    monkeypatch.setattr(companion.book.exercises, "__path__", [str(tmp_path)])
+    yield
+    sys.modules.pop("companion.book.exercises.ch99", None)
+
+
+@pytest.mark.parametrize("answer", [..., None, (..., ...), [2, ...], {"rows": ...}])
+def test_placeholder_is_not_yet_answered(answer):
+    assert grade("ch99.shape", answer).status == "todo"
+
+
+def test_function_whose_body_is_still_a_placeholder_is_not_yet_answered():
+    def empty(x): ...
+
+    assert grade("ch99.row_sums", empty).status == "todo"
+    assert grade("ch99.row_sums", lambda x: ...).status == "todo"
+
+
+def test_right_value_and_right_function_pass():
+    assert grade("ch99.shape", (2, 3)) == Verdict("right", "✓ 对了。")
+    assert grade("ch99.row_sums", lambda x: x.sum(dim=1)).status == "right"
+
+
+def test_wrong_answer_shows_the_sentence_of_its_checker():
+    assert grade("ch99.shape", (2, 3, 1)) == Verdict("wrong", "✗ 应有 2 维，你给了 3 维。")
+    assert grade("ch99.row_sums", lambda x: x.sum(0)).text == "✗ 行和应有 2 个数。"
+
+
+def test_exception_inside_the_answer_becomes_one_line_with_the_input_shape():
+    verdict = grade("ch99.row_sums", lambda x: x.reshape(4, 2))
+    expected = "✗ 你的函数出错了：RuntimeError: shape '[4, 2]' is invalid for input of size 6"
+    assert verdict == Verdict("wrong", f"{expected}（输入：形状 (2, 3) 的 float32 张量）")
+
+
+def test_only_the_first_line_of_a_long_message_is_shown():
+    def broken(x):
+        raise ValueError("第一行\n第二行")
+
+    assert "第一行（输入" in grade("ch99.row_sums", broken).text
+
+
+def test_answer_of_a_wrong_kind_is_named_instead_of_a_traceback():
+    verdict = grade("ch99.shape", 3)
+    assert verdict.status == "wrong"
+    assert verdict.text.startswith("✗ 你的答案是 int，检查时出错：TypeError")
+    assert "\n" not in verdict.text
+
+
+@pytest.mark.parametrize(
+    ("answer", "printed"),
+    [(..., "◌ 还没作答"), ((9, 9, 9), "✗ 应有 2 维"), ((2, 3), "✓ 对了。")],
+)
+def test_check_prints_exactly_one_line_and_returns_none(answer, printed, capsys):
+    assert check("ch99.shape", answer) is None
+    output = capsys.readouterr().out
+    assert output.startswith(printed)
+    assert output.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "near"),
+    [("ch99.row_sum", "row_sums"), ("ch9.shape", "ch99"), ("ch99.shapes", "shape")],
+)
+def test_unknown_exercise_lists_the_near_names(name, near):
+    with pytest.raises(ArgumentError, match=f"相近的有：{near}；"):
+        grade(name, torch.zeros(1))
+
+
+@pytest.mark.parametrize("name", ["ch99._hidden", "ch99.sqrt", "ch99", "../ch99.shape", ""])
+def test_helpers_and_imports_of_a_chapter_are_not_exercises(name):
+    with pytest.raises(ArgumentError, match="请核对名字"):
+        grade(name, (2, 3))

@@ -1,0 +1,165 @@
+import errno
+import json
+
+import pytest
+import torch
+from torch import nn
+
+from companion.checkpoint import check_matches, export_weights, import_weights
+from companion.errors import ArgumentError, CheckpointError, CorruptCheckpointError, MismatchError
+
+safetensors = pytest.importorskip("safetensors.torch", reason="没有安装 safetensors")
+
+
+class Tied(nn.Module):
+    """词嵌入和输出层共用一个权重，像 GPT。"""
+
+    def __init__(self, tie=True):
+        super().__init__()
+        self.embed = nn.Embedding(7, 4)
+        self.norm = nn.BatchNorm1d(4)
+        self.head = nn.Linear(4, 7, bias=False)
+        if tie:
+            self.head.weight = self.embed.weight
+
+
+def equal(one, two):
+    one, two = one.state_dict(), two.state_dict()
+    return list(one) == list(two) and all(torch.equal(one[name], two[name]) for name in one)
+
+
+def header(path):
+    """safetensors 文件头：前 8 字节是长度，后面是 JSON。"""
+    raw = path.read_bytes()
+    return json.loads(raw[8 : 8 + int.from_bytes(raw[:8], "little")])
+
+
+@pytest.mark.parametrize("tie", [False, True], ids=["untied", "tied"])
+def test_imported_weights_equal_the_exported_ones(tmp_path, tie):
+    model = Tied(tie)
+    model.norm(torch.randn(8, 4))
+    path = export_weights(model, tmp_path / "new" / "w.safetensors")
+    assert path == tmp_path / "new" / "w.safetensors"
+    assert [entry.name for entry in path.parent.iterdir()] == ["w.safetensors"]
+    other = Tied(tie)
+    assert not equal(other, model)
+    import_weights(other, path)
+    assert equal(other, model)
+    assert (other.head.weight is other.embed.weight) == tie
+
+
+def test_the_file_is_what_safetensors_itself_reads(tmp_path):
+    model = nn.Sequential(nn.Linear(3, 2), nn.BatchNorm1d(2))
+    loaded = safetensors.load_file(export_weights(model, tmp_path / "w.safetensors"))
+    expected = model.state_dict()
+    assert set(loaded) == set(expected)
+    assert all(torch.equal(loaded[name], expected[name]) for name in expected)
+    assert all(loaded[name].dtype == expected[name].dtype for name in expected)
+
+
+def test_a_tied_weight_is_written_once_and_its_other_name_is_noted(tmp_path):
+    path = export_weights(Tied(), tmp_path / "w.safetensors")
+    content = header(path)
+    assert content["__metadata__"] == {"format": "pt", "head.weight": "embed.weight"}
+    assert "head.weight" not in content and "embed.weight" in content
+
+
+def test_a_tied_file_fills_both_names_of_an_untied_model(tmp_path):
+    tied, untied = Tied(), Tied(tie=False)
+    import_weights(untied, export_weights(tied, tmp_path / "w.safetensors"))
+    assert torch.equal(untied.head.weight, tied.embed.weight)
+    assert untied.head.weight is not untied.embed.weight
+
+
+@pytest.mark.parametrize("kept", ["head.weight", "embed.weight"])
+def test_either_name_of_a_tied_weight_is_enough_in_a_foreign_file(tmp_path, kept):
+    model, other = Tied(), Tied()
+    state = {name: value for name, value in model.state_dict().items() if name != "head.weight"}
+    state[kept] = state.pop("embed.weight")
+    safetensors.save_file(state, tmp_path / "w.safetensors")
+    import_weights(other, tmp_path / "w.safetensors")
+    assert equal(other, model)
+
+
+class Views(nn.Module):
+    """几个缓冲区看着同一块存储的不同部分。"""
+
+    def __init__(self, base):
+        super().__init__()
+        views = {"a": base, "b": base.t(), "c": base[0], "d": base[:, 1:], "e": base.flatten()}
+        for name, view in views.items():
+            self.register_buffer(name, view)
+        self.register_buffer("empty", base[:0])
+        self.register_buffer("same", base)
+
+
+def test_views_of_one_storage_and_transposed_tensors_are_exported_with_their_numbers(tmp_path):
+    model, other = Views(torch.randn(3, 4)), Views(torch.zeros(3, 4))
+    path = export_weights(model, tmp_path / "w.safetensors")
+    loaded = safetensors.load_file(path)
+    assert all(torch.equal(loaded[name], getattr(model, name)) for name in "abcde")
+    import_weights(other, path)
+    assert equal(other, model)
+
+
+def test_weights_of_another_model_are_refused_by_name_and_the_model_stays(tmp_path):
+    path = export_weights(nn.Sequential(nn.Linear(3, 2)), tmp_path / "w.safetensors")
+    model = nn.Sequential(nn.Linear(4, 2), nn.Linear(2, 2))
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    with pytest.raises(MismatchError) as caught:
+        import_weights(model, path)
+    assert str(caught.value) == (
+        "权重应与 Sequential 的 4 个名字和形状相符，实际缺 1.weight、1.bias；"
+        "形状不同：0.weight 应为 (2, 4)，实际是 (2, 3)。"
+        "请用存它时的参数重建模型，或换成这个模型的存档。"
+    )
+    assert all(torch.equal(model.state_dict()[name], value) for name, value in before.items())
+
+
+def test_a_mismatch_names_at_most_three_of_each_kind():
+    model = nn.Sequential(*[nn.Linear(1, 1) for _ in range(4)])
+    with pytest.raises(MismatchError, match=r"缺 0\.weight、0\.bias、1\.weight 等 8 个；多出 x。"):
+        check_matches(model, {"x": torch.ones(1)})
+    state = {name: torch.ones(2, 2) for name in model.state_dict()}
+    with pytest.raises(MismatchError, match=r"0\.bias 应为 \(1,\)，实际是 \(2, 2\).* 等 8 个。"):
+        check_matches(model, state)
+    check_matches(model, model.state_dict())
+
+
+def test_a_cut_missing_or_foreign_file_is_refused(tmp_path):
+    path = export_weights(nn.Linear(3, 2), tmp_path / "w.safetensors")
+    raw = path.read_bytes()
+    for content in (b"", raw[:20], raw[:-1], b"\xff" * 100):
+        path.write_bytes(content)
+        with pytest.raises(CorruptCheckpointError, match=r"w\.safetensors 应是完整的"):
+            import_weights(nn.Linear(3, 2), path)
+    with pytest.raises(CorruptCheckpointError, match="读不出来"):
+        import_weights(nn.Linear(3, 2), tmp_path / "none.safetensors")
+
+
+def test_an_export_that_fails_keeps_the_old_file(tmp_path, monkeypatch):
+    path = export_weights(nn.Linear(3, 2), tmp_path / "w.safetensors")
+    before = path.read_bytes()
+
+    def full(file):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("companion._common.sync_file", full)
+    with pytest.raises(CheckpointError, match=r"实际没有写成.*原来的文件没有动"):
+        export_weights(nn.Linear(3, 2), path)
+    assert path.read_bytes() == before
+    assert list(tmp_path.iterdir()) == [path]
+
+
+class Extra(nn.Linear):
+    def get_extra_state(self):
+        return {"calls": 3}
+
+    def set_extra_state(self, state):
+        pass
+
+
+def test_a_state_that_is_no_tensor_cannot_be_exported(tmp_path):
+    with pytest.raises(ArgumentError, match="safetensors 只装张量，实际 _extra_state 是 dict"):
+        export_weights(Extra(1, 1), tmp_path / "w.safetensors")
+    assert list(tmp_path.iterdir()) == []
