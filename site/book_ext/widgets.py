@@ -11,7 +11,7 @@ from docutils import nodes
 from sphinx.application import Sphinx
 
 INLINE = re.compile(r"""<(script|style) data-companion=["']([\w-]+)["']>.*?</\1>""", re.S)
-SOURCE = Path("src", "companion", "_js")
+SOURCE = Path("src", "companion", "book", "_js")
 SUFFIX = {"script": ".js", "style": ".css"}
 
 

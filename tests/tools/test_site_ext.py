@@ -111,6 +111,10 @@ def test_inline_widget_assets_are_replaced_by_file_names():
     assert names == ["bet.css", "bet.js"]
 
 
+def test_widget_assets_are_taken_from_where_the_package_keeps_them():
+    assert (ROOT / part("widgets").SOURCE / "widget.js").is_file()
+
+
 def test_sections_carry_their_anchor_title_terms_and_text():
     html = """<article><section id="top"><h1>张量<a class="headerlink" href="#">#</a></h1>
     <p>甲<a href="../glossary.html#term-view"><span>视图（view）</span></a>乙</p>
