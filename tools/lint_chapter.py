@@ -12,6 +12,8 @@ from typing import Any, NamedTuple
 
 import yaml
 
+from companion.book.widgets._questions import read_tables
+from companion.errors import DataError
 from tools.notebooks import Notebook, ToolError, code_cells, read_notebook
 
 __all__ = ["Chapter", "Finding", "parse_cell", "prose_lines"]
@@ -67,16 +69,20 @@ class Chapter:
         tree = ast.parse(path.read_text(encoding="utf-8"))
         return {node.name for node in tree.body if isinstance(node, ast.FunctionDef)}
 
+    @property
+    def bets_path(self) -> Path:
+        """这一章的题库文件，不一定有。"""
+        return self.root / "src" / "companion" / "book" / "bets" / f"{self.key}.toml"
+
     @cached_property
     def bets(self) -> dict[str, Any]:
         """``companion/book/bets/chNN.toml`` 的内容；没有这个文件就是空的。"""
-        path = self.root / "src" / "companion" / "book" / "bets" / f"{self.key}.toml"
-        if not path.exists():
+        if not self.bets_path.exists():
             return {}
         try:
-            return tomllib.loads(path.read_text(encoding="utf-8"))
-        except tomllib.TOMLDecodeError as error:
-            raise ToolError(f"{path.name}：不是合法的 TOML，{error}") from error
+            return read_tables(self.bets_path)
+        except DataError as error:
+            raise ToolError(str(error)) from error
 
     @cached_property
     def wheel_url(self) -> str:

@@ -6,8 +6,8 @@ import ast
 import re
 from collections.abc import Iterator
 from itertools import pairwise
-from typing import Any
 
+from companion.book.widgets._questions import problems
 from tools.coverage import LAST
 from tools.lint_chapter import Chapter, Finding, parse_cell
 from tools.notebooks import Notebook
@@ -112,37 +112,24 @@ def numbers(chapter: Chapter) -> Iterator[Finding]:
 
 def bets(chapter: Chapter) -> Iterator[Finding]:
     """章里的赌注都有题面，题面都合规，而且都用上了。"""
-    questions = {name: bet for name, bet in chapter.bets.items() if name != "quizzes"}
+    file = f"bets/{chapter.key}.toml"
+    if chapter.bets_path.exists():
+        wrong = [Finding(f"{file}:{name}", text) for name, text in problems(chapter.bets)]
+        yield from wrong
+        if wrong:  # 题面先写对，再谈用没用到
+            return
     quizzes = chapter.bets.get("quizzes", {})
+    questions = chapter.bets.keys() - {"quizzes"}
     used = set()
     for cell in chapter.code:
         for kind, key, name in BET.findall(cell.source):
             members = quizzes.get(name) if kind == "quiz" else [name]
-            if key != chapter.key or members is None or not set(members) <= set(questions):
-                yield Finding(cell.id, f"bets/{chapter.key}.toml 里没有 {key}.{name}")
+            if key != chapter.key or members is None or not questions.issuperset(members):
+                yield Finding(cell.id, f"{file} 里没有 {key}.{name}")
             used.update(members or ())
-    for name, question in questions.items():
-        where = f"bets/{chapter.key}.toml:{name}"
-        yield from (Finding(where, problem) for problem in _bet_problems(question))
-        if name not in used:
-            yield Finding(where, "章里没有用到它；用上或删掉")
-
-
-def _bet_problems(bet: dict[str, Any]) -> Iterator[str]:
-    if not bet.get("question"):
-        yield "缺 question"
-    if bet.get("kind") == "typed":
-        for key in ("answers", "reason", "default"):
-            if not bet.get(key):
-                yield f"填空题缺 {key}"
-        choices = bet.get("wrong", [])
-    else:
-        choices = bet.get("options", [])
-        if len(choices) < 2 or sum(bool(option.get("correct")) for option in choices) != 1:
-            yield "选择题要有至少两个选项，其中恰好一个 correct = true"
-    for choice in choices:
-        if not choice.get("text") or not choice.get("reason"):
-            yield f"选项 {choice.get('text', '（无字）')!r} 缺 text 或 reason"
+    for name in chapter.bets:
+        if name in questions - used:
+            yield Finding(f"{file}:{name}", "章里没有用到它；用上或删掉")
 
 
 RULES = (exercises, myths, numbers, bets)

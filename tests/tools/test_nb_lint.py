@@ -206,19 +206,40 @@ def test_a_checker_that_does_not_exist_is_named(book, good):
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
-        ('text = "96 MB"', 'text = "96 MB"\ncorrect = true', "恰好一个 correct"),
-        ("correct = true", "correct = false", "恰好一个 correct"),
-        ('reason = "那是复制。"', "", "'96 MB' 缺 text 或 reason"),
-        ('default = "还不对。"', "", "填空题缺 default"),
-        ('reason = "那是列。"', "", "'(4,)' 缺 text 或 reason"),
-        ('question = "形状？"', "", "缺 question"),
+        ('text = "96 MB"', 'text = "96 MB"\ncorrect = true', "恰好 1 个正确"),
+        ("correct = true", "correct = false", "恰好 1 个正确"),
+        ('reason = "那是复制。"', "", "第 2 个 options 的 reason 没有写"),
+        ('default = "还不对。"', "", "default 没有写"),
+        ('answers = ["(3,)"]', 'answers = "ab"', "answers 应是一列文字"),
+        ('kind = "typed"', 'kind = "type"', "kind 应为 'choice' 或 'typed'"),
+        ("[quizzes]", "[extra]", "不是认识的字段"),
+        ('reason = "那是列。"', "", "第 1 个 wrong 的 reason 没有写"),
+        ('question = "形状？"', "", "question 没有写"),
         ('one = ["bytes", "shape"]', 'one = ["shape"]', "章里没有用到它"),
     ],
 )
 def test_a_bad_bet_is_named(book, good, old, new, message):
     book.write("src/companion/book/bets/ch01.toml", BETS.replace(old, new))
-    (finding,) = findings(book, good)
-    assert message in finding.message
+    found = findings(book, good)
+    assert any(message in finding.message for finding in found), found
+    assert {finding.cell_id.partition(":")[0] for finding in found} == {"bets/ch01.toml"}
+
+
+def test_every_bad_bet_is_named_at_once(book, good):
+    broken = BETS.replace('default = "还不对。"', "").replace("correct = true", "correct = 5")
+    book.write("src/companion/book/bets/ch01.toml", broken)
+    assert [finding.cell_id for finding in findings(book, good)] == [
+        "bets/ch01.toml:bytes",
+        "bets/ch01.toml:shape",
+    ]
+
+
+@pytest.mark.parametrize("broken", ["=", "x = " + "[" * 5000])
+def test_an_unreadable_bets_file_is_named_without_a_traceback(book, good, capsys, broken):
+    book.write("src/companion/book/bets/ch01.toml", broken)
+    book.chapter("01_tensors", *good.values())
+    assert main([], book.root) == 1
+    assert "ch01.toml 应是 UTF-8 的 TOML 文件" in capsys.readouterr().err
 
 
 def test_ignoring_outputs_is_rare_and_reasoned(book, good, cell):

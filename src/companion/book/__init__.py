@@ -2,6 +2,7 @@
 
 - ``_exercise``  ``check``：给习题的答案判对错；检查器在 ``exercises/``，一章一个文件
 - ``widgets/``   ``bet``、``quiz`` 和三张可操作的图；题目在 ``bets/``，一章一个文件
+- ``_names``     题名怎么写
 - ``_show``      ``show_source``、``error_of``
 - ``_js/``、``_fonts/``  网页里的脚本和样式，图里的中文字体
 """

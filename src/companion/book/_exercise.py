@@ -15,6 +15,7 @@ from typing import Literal
 from torch import Tensor
 
 from companion._common import unknown_name
+from companion.book._names import split_name
 from companion.book.exercises._common import Wrong
 from companion.errors import ArgumentError
 
@@ -42,7 +43,7 @@ def check(name: str, answer: object) -> None:
         answer: 读者的答案：值、张量或函数；还是 ``...`` 就算没作答。
 
     Raises:
-        ArgumentError: 没有这道题；消息里列出相近的题名。
+        ArgumentError: 名字不是 ``"章.题名"`` 的样子，或没有这道题；消息里列出相近的题名。
     """
     print(grade(name, answer).text)
 
@@ -109,9 +110,10 @@ def _one_line(error: Exception) -> str:
 
 def _find_checker(name: str) -> Callable[[object], str | None]:
     """按题名找检查器：`ch01.row_means` 在 `companion.book.exercises.ch01` 里。"""
-    chapter, _, title = name.partition(".")
+    chapter, title = split_name(name)
     package = importlib.import_module("companion.book.exercises")
-    chapters = sorted(module.name for module in pkgutil.iter_modules(package.__path__))
+    modules = [module.name for module in pkgutil.iter_modules(package.__path__)]
+    chapters = sorted(module for module in modules if not module.startswith("_"))
     if chapter not in chapters:
         raise ArgumentError(unknown_name(f"没有 {chapter!r} 这一章的习题", chapter, chapters))
     checkers = _checkers(importlib.import_module(f"companion.book.exercises.{chapter}"))
