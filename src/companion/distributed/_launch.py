@@ -45,16 +45,12 @@ def launch(
         env: 另加的环境变量。没有指定 ``OMP_NUM_THREADS`` 时设为 1，免得进程之间抢核。
 
     Raises:
-        ArgumentError: 没有这个脚本，或 ``nproc`` 小于 1。
+        ArgumentError: 没有这个脚本，数目不对，或者 ``args``、``env`` 传不给进程。
         LaunchError: 有进程失败，消息里是它的退出码和最后几行；或者超时。
 
     出处：``torch.distributed.run``。Windows 上叫停等于直接结束 torchrun，进程来不及存档。
     """
-    path = Path(script)
-    if path.suffix != ".py" or not path.is_file():
-        raise ArgumentError(f"script 应是一个 .py 文件，{path.absolute()} 不是，或者不存在。")
-    if nproc < 1:
-        raise ArgumentError(f"nproc 应至少为 1，实际是 {nproc}。")
+    path = _check(script, nproc, timeout, args, max_restarts)
     mark = uuid.uuid4().hex
     said: list[tuple[int, str]] = []  # 各进程说的：编号和一行字
     agent: list[str] = []  # torchrun 自己的日志
@@ -62,7 +58,7 @@ def launch(
     with TemporaryDirectory(prefix="companion-", ignore_cleanup_errors=True) as logs:
         options = ["--standalone", f"--nproc-per-node={nproc}", f"--max-restarts={max_restarts}"]
         options += [f"--shutdown-timeout={_GRACE_S}", "--tee=3", f"--log-dir={logs}"]
-        command = [sys.executable, "-m", "torch.distributed.run", *options, str(path)]
+        command = [sys.executable, "-m", "torch.distributed.run", *options, "--", str(path)]
         with _start([*command, *map(str, args)], _environment(mark, env)) as process:
             timer = threading.Timer(timeout, _expire, (process, mark, expired))
             timer.start()
@@ -80,6 +76,32 @@ def launch(
     return "".join(f"{_tagged(*line)}\n" for line in said)
 
 
+def _check(
+    script: str | Path, nproc: int, timeout: float, args: Sequence[object], max_restarts: int
+) -> Path:
+    """参数都能用，就返回脚本的绝对路径：叫 ``-m.py`` 的文件，不该被当成 torchrun 的选项。"""
+    if not isinstance(script, str | os.PathLike):
+        raise ArgumentError(f"script 应是一个 .py 文件的路径，实际是 {script!r}。")
+    path = Path(script).absolute()
+    if path.suffix != ".py" or not _is_file(path):
+        raise ArgumentError(f"script 应是一个 .py 文件，{path} 不是，或者不存在；请核对路径。")
+    for name, number, least in (("nproc", nproc, 1), ("max_restarts", max_restarts, 0)):
+        if type(number) is not int or number < least:
+            raise ArgumentError(f"{name} 应是至少为 {least} 的整数，实际是 {number!r}。")
+    if type(timeout) not in (int, float) or not 0 < timeout <= threading.TIMEOUT_MAX:
+        raise ArgumentError(f"timeout 应是正的秒数，实际是 {timeout!r}；不想限时就写大一点。")
+    if isinstance(args, str | bytes) or not isinstance(args, Sequence):
+        raise ArgumentError(f"args 应是一列参数，实际是 {args!r}；只有一个也要写成列表。")
+    return path
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except OSError:  # 名字太长，或者没有权限看
+        return False
+
+
 def _environment(mark: str, extra: Mapping[str, str] | None) -> dict[str, str]:
     env = {"OMP_NUM_THREADS": "1"} | dict(os.environ) | dict(extra or {})
     source = Path(__file__).parents[2]
@@ -91,17 +113,22 @@ def _environment(mark: str, extra: Mapping[str, str] | None) -> dict[str, str]:
 
 
 def _start(command: list[str], env: dict[str, str]) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        command,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        encoding="utf-8",
-        errors="replace",
-        env=env,
-        start_new_session=True,  # 终端的 Ctrl-C 只到我们这里，由 _stop 去叫停
-        creationflags=getattr(subprocess, "CREATE_NEW_PROCESS_GROUP", 0),  # 只有 Windows 有
-    )
+    try:
+        return subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            encoding="utf-8",
+            errors="replace",
+            env=env,
+            start_new_session=True,  # 终端的 Ctrl-C 只到我们这里，由 _stop 去叫停
+            creationflags=getattr(subprocess, "CREATE_NEW_PROCESS_GROUP", 0),  # 只有 Windows 有
+        )
+    except (OSError, TypeError, ValueError) as error:  # 空字符、孤立的代理字符、太长、不是文字
+        raise ArgumentError(
+            f"args 应能写成命令行，env 的名字和值应是文字，实际传不给进程：{error}。请改掉。"
+        ) from error
 
 
 def _echo(process: subprocess.Popen[str], said: list[tuple[int, str]], agent: list[str]) -> None:
@@ -164,11 +191,18 @@ def _failure_message(
         return "\n".join([f"{expected} torchrun 退出码 {code}。它的日志末尾：", *agent[-5:]])
     killed = [failure for failure in failures if failure[1] < 0 and failure[1] != -signal.SIGTERM]
     rank, code = killed[0] if killed else failures[-1]
-    by = f"（被 {signal.Signals(-code).name} 杀死）" if code < 0 else ""
+    by = f"（被 {_signal_name(-code)} 杀死）" if code < 0 else ""
     last = [line for who, line in said if who == rank][-20:]
     return "\n".join(
         [f"{expected} {rank} 号失败，退出码 {code}{by}。它最后印的：", *last, "改好脚本再启动。"]
     )
+
+
+def _signal_name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:  # 实时信号大多没有名字
+        return f"{number} 号信号"
 
 
 def _timeout_message(path: Path, nproc: int, timeout: float, said: list[tuple[int, str]]) -> str:

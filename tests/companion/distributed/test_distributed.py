@@ -1,3 +1,4 @@
+import json
 import os
 import pickle
 import signal
@@ -137,17 +138,88 @@ def test_half_of_the_environment_of_torchrun_is_an_error(monkeypatch):
         init()
 
 
-def test_a_script_that_is_not_there_is_named(tmp_path):
-    with pytest.raises(ArgumentError, match=r"缺席\.py 不是，或者不存在"):
-        launch(tmp_path / "缺席.py")
-    with pytest.raises(ArgumentError, match="nproc 应至少为 1"):
-        launch(HERE / "ranks_facts.py", 0)
+@pytest.mark.parametrize(
+    "name",
+    [
+        "缺席.py",
+        "-m.py",
+        "a\0b.py",
+        "folder.py",
+        "pipe.py",
+        "\ud800.py",
+        "script",
+        "x" * 300 + ".py",
+    ],
+)
+def test_a_script_that_is_not_a_file_is_named(tmp_path, name):
+    (tmp_path / "folder.py").mkdir()
+    (tmp_path / "script").write_text("1", encoding="utf-8")
+    if hasattr(os, "mkfifo"):
+        os.mkfifo(tmp_path / "pipe.py")
+    with pytest.raises(ArgumentError, match=r"script 应是一个 \.py 文件，.*不是，或者不存在"):
+        launch(tmp_path / name)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"script": 5}, "script 应是一个 .py 文件的路径，实际是 5"),
+        ({"script": None}, "script 应是一个 .py 文件的路径，实际是 None"),
+        ({"nproc": 0}, "nproc 应是至少为 1 的整数，实际是 0"),
+        ({"nproc": "2"}, "nproc 应是至少为 1 的整数，实际是 '2'"),
+        ({"nproc": True}, "nproc 应是至少为 1 的整数"),
+        ({"nproc": 1.5}, "nproc 应是至少为 1 的整数"),
+        ({"max_restarts": -1}, "max_restarts 应是至少为 0 的整数"),
+        ({"timeout": 0}, "timeout 应是正的秒数"),
+        ({"timeout": float("nan")}, "timeout 应是正的秒数"),
+        ({"timeout": float("inf")}, "timeout 应是正的秒数"),
+        ({"timeout": "5"}, "timeout 应是正的秒数"),
+        ({"args": "--lr 3"}, "args 应是一列参数，实际是 '--lr 3'"),
+        ({"args": 5}, "args 应是一列参数，实际是 5"),
+        ({"args": ["a\0b"]}, "args 应能写成命令行.*传不给进程"),
+        ({"args": ["\ud800"]}, "args 应能写成命令行.*传不给进程"),
+        ({"args": ["x" * 10_000_000]}, "args 应能写成命令行.*传不给进程"),
+        ({"env": {"A": 5}}, "env 的名字和值应是文字"),
+        ({"env": {"A=B": "c"}}, "env 的名字和值应是文字"),
+        ({"env": {"A": "\0"}}, "env 的名字和值应是文字"),
+    ],
+)
+def test_an_argument_that_cannot_be_used_is_named_before_anything_runs(wrong, message):
+    with pytest.raises(ArgumentError, match=message):
+        launch(**{"script": HERE / "ranks_facts.py"} | wrong)
 
 
 def write_script(folder, text):
     script = folder / "script.py"
     script.write_text(text, encoding="utf-8")
     return script
+
+
+HARD_ARGS = ["--", "-m", "--nproc-per-node=9", "-h", "", "空 格", "-", "--", "a\nb", "$(id)", 7]
+
+
+@pytest.mark.parametrize("name", ["-m.py", "--help.py", "空 格-①.py", "a\nb.py", "'q;.py"])
+def test_any_name_and_any_argument_reach_the_script_untouched(tmp_path, monkeypatch, name):
+    monkeypatch.chdir(tmp_path)
+    text = "import sys, json, os\nprint(json.dumps([os.path.basename(__file__), *sys.argv[1:]]))"
+    Path(name).write_text(text, encoding="utf-8")
+    said = launch(name, 1, args=HARD_ARGS)
+    assert json.loads(said.removeprefix("[rank 0] ")) == [name, *map(str, HARD_ARGS)]
+
+
+def test_what_a_failed_rank_said_is_shown_escaped_in_the_message(tmp_path):
+    script = write_script(tmp_path, "print('\\x1b[2J\\u202e坏', flush=True)\nraise SystemExit(3)")
+    with pytest.raises(LaunchError) as caught:
+        launch(script, 1)
+    assert r"\x1b[2J\u202e坏" in str(caught.value)
+    assert not {"\x1b", "\u202e"} & set(str(caught.value))
+
+
+@needs_proc
+def test_a_rank_killed_by_a_signal_without_a_name_is_reported_by_its_number(tmp_path):
+    script = write_script(tmp_path, "import os\nos.kill(os.getpid(), 40)")
+    with pytest.raises(LaunchError, match=r"退出码 -40（被 40 号信号 杀死）"):
+        launch(script, 1)
 
 
 def test_a_failing_rank_fails_the_launch_with_its_last_lines(tmp_path, capfd):
