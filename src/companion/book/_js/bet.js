@@ -1,6 +1,9 @@
 // 先猜（bet）与十个赌注（quiz）：题目、选项和理由都在页面里，这里只管点击、判断和记住。
 (() => {
+  const LONGEST = 200;   // 填空题的回答最多几个字
+
   // 比较时不计空格、全角半角、大小写、末尾逗号；torch.Size([2, 3])、(2, 3) 和 2, 3 算一样。
+  // 与 widgets/_questions.py 里的 normal 逐字相同：题库靠它查出重复的回答。
   const normal = (text) => {
     let t = text.normalize("NFKC").replace(/、/g, ",").replace(/[\s`]/g, "").toLowerCase();
     t = t.replace(/^torch\.size\(\[(.*)\]\)$/, "($1)").replace(/,(?=[)\]]|$)/g, "");
@@ -14,8 +17,13 @@
       reason: li.querySelector(".cw-reason").innerHTML,
     }));
 
-  const judge = (facts, text, fallback) =>
-    facts.find((fact) => normal(fact.text) === normal(text)) || { correct: false, reason: fallback };
+  // 选择题认原文（.T 和 .t 是两个选项），填空题认化简后的写法。
+  const judge = (facts, text, fallback, form) =>
+    facts.find((fact) => form(fact.text) === form(text)) || { correct: false, reason: fallback };
+
+  // 浏览器里存着的可能是旧题的回答，也可能被人改过：不在选项里的、不像回答的，当作没有押过。
+  const isAnswer = (text, options) =>
+    text !== null && (options ? options.includes(text) : text.trim() !== "" && text.length <= LONGEST);
 
   const choices = ({ el }, list, submit) => {
     const buttons = [...list.children].map((item) => {
@@ -41,7 +49,7 @@
   const blank = ({ el }, place, question, submit) => {
     const input = el("input", {
       class: "cw-input", placeholder: place.dataset.placeholder, "aria-label": `你的答案：${question}`,
-      autocomplete: "off", autocapitalize: "off", spellcheck: "false",
+      maxlength: LONGEST, autocomplete: "off", autocapitalize: "off", spellcheck: "false",
     });
     const send = () => input.value.trim() && submit(input.value.trim());
     const form = el("form", { class: "cw-typed" }, input, el("button", { class: "cw-button" }, "就押这个"));
@@ -51,17 +59,21 @@
     return { show, focus: () => input.focus() };
   };
 
-  // 一道题。reveal 为假时只记不判。返回 {picked, correct} 供小测计分。
+  // 一道题。reveal 为假时只记不判。返回的 state 供小测计分。
   const mountQuestion = (node, kit, { key, reveal, changed = () => {} }) => {
     const { el, button, store } = kit;
     const facts = readFacts(node);
+    const list = node.querySelector("ul.cw-options");
+    const options = list && [...list.children].map((item) => item.dataset.text);
+    const form = list ? (text) => text : normal;
+    const recall = (from) => (isAnswer(store.get(from), options) ? store.get(from) : null);
     const details = node.querySelector(".cw-reasons");
     const fallback = node.dataset.default || "";
     const question = node.querySelector("legend").textContent.trim();
     const verdict = el("p", { class: "cw-verdict", role: "status" });
     const again = button("重来", () => { store.remove(key); state.picked = null; draw(); view.focus(); changed(); },
       { class: "cw-again" });
-    const state = { picked: store.get(key), judge: (text) => judge(facts, text, fallback) };
+    const state = { picked: recall(key), recall, judge: (text) => judge(facts, text, fallback, form) };
 
     const draw = (text = state.picked) => {
       view.show(state.picked, (t) => (reveal ? state.judge(t) : undefined));
@@ -81,7 +93,6 @@
       draw(text);
       changed();
     };
-    const list = node.querySelector("ul.cw-options");
     const view = list ? choices(kit, list, submit)
       : blank(kit, node.querySelector(".cw-blank"), question, submit);
     if (details) details.querySelector("summary").textContent = "每一项的理由";
@@ -108,7 +119,7 @@
       if (when === "before") return `${total} 题都押好了，答案在章末。`;
       const now = states.filter((state) => state.judge(state.picked).correct).length;
       if (when !== "after") return `答对 ${now} / ${total}`;
-      const early = nodes.map((node) => store.get(keyOf(node, "before")));
+      const early = nodes.map((node, i) => states[i].recall(keyOf(node, "before")));
       const then = early.filter((text, i) => text !== null && states[i].judge(text).correct).length;
       const missing = early.filter((text) => text === null).length;
       const note = missing ? `（开头有 ${missing} 题没有作答）` : "";
