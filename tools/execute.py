@@ -2,7 +2,7 @@
 
 用法：``python tools/execute.py [--force] [--write] [--print-cache] [章节名…]``
 
-缓存目录名里的哈希取自 ``src/companion``、``chapters/*.py``、``requirements.txt`` 与 Python 版本：
+缓存目录名里的哈希取自 ``src/companion``、``chapters/*.py``、两份依赖清单与 Python 版本：
 其中任何一样变了，所有章节重跑；只有一章的代码变了，只重跑那一章；改正文不重跑。
 站点扩展用 ``cache_path()``（或环境变量 ``BOOK_CACHE``）找到同一个目录。
 """
@@ -53,7 +53,8 @@ def cache_path(root: Path = ROOT) -> Path:
         for path in sorted((root / "src" / "companion").rglob("*"))
         if path.is_file() and "__pycache__" not in path.parts
     ]
-    files += [*sorted((root / "chapters").glob("*.py")), root / "requirements.txt"]
+    files += sorted((root / "chapters").glob("*.py"))
+    files += [root / "requirements.txt", root / "constraints.txt"]
     digest = hashlib.sha256(platform.python_version().encode())
     for path in files:
         content = path.read_bytes() if path.exists() else b""

@@ -1,6 +1,7 @@
 """备好 ``.venv``：该装的装一次，装好之后不再碰网络。
 
-"装好"的凭据是 ``.venv/.book-stamp``：requirements.txt、pyproject.toml 和 Python 版本的哈希。
+直接依赖的版本在 requirements.txt，其余每个包的版本在 constraints.txt，谁来装都是同一套。
+"装好"的凭据是 ``.venv/.book-stamp``：这两份清单、pyproject.toml 和 Python 版本的哈希。
 """
 
 from __future__ import annotations
@@ -19,13 +20,15 @@ __all__ = ["Place", "ready"]
 
 @dataclass(frozen=True)
 class Place:
-    """一份书的文件夹，以及它的虚拟环境在哪。"""
+    """一份书的文件夹，以及它的虚拟环境在哪、用哪个 Python 建。"""
 
     root: Path
+    name: str = ".venv"
+    interpreter: str = sys.executable
 
     @property
     def venv(self) -> Path:
-        return self.root / ".venv"
+        return self.root / self.name
 
     @property
     def python(self) -> Path:
@@ -34,6 +37,10 @@ class Place:
     @property
     def requirements(self) -> Path:
         return self.root / "requirements.txt"
+
+    @property
+    def constraints(self) -> Path:
+        return self.root / "constraints.txt"
 
     @property
     def stamp(self) -> Path:
@@ -58,19 +65,19 @@ def ready(place: Place) -> Path:
 
 
 def _make_venv(place: Place) -> str:
-    """建 ``.venv``（坏掉的重建），返回其中 Python 的版本。"""
+    """建虚拟环境（坏掉的重建），返回其中 Python 的版本。"""
     check_venv_module()
     check_disk(place.root)
-    print("建虚拟环境 .venv", flush=True)
-    _run([sys.executable, "-m", "venv", "--clear", str(place.venv)], "建不出虚拟环境")
+    print(f"建虚拟环境 {place.name}", flush=True)
+    _run([place.interpreter, "-m", "venv", "--clear", str(place.venv)], "建不出虚拟环境")
     version = _venv_version(place)
     if not version:
-        raise Stop(f"{place.python} 运行不起来：请删掉 .venv 再来一次，或换一个 Python。")
+        raise Stop(f"{place.python} 运行不起来：请删掉 {place.name} 再来一次，或换一个 Python。")
     return version
 
 
 def _install(place: Place) -> None:
-    pins = ["-r", str(place.requirements)]
+    pins = ["-r", str(place.requirements), "-c", str(place.constraints)]
     offline = _pip(place, "install", "--dry-run", "--no-index", "--quiet", *pins)
     if subprocess.run(offline, capture_output=True).returncode == 0:
         print("依赖都在本机，不用下载", flush=True)
@@ -122,7 +129,7 @@ def _venv_version(place: Place) -> str:
 
 def _stamp_of(place: Place, version: str) -> str:
     digest = hashlib.sha256(version.encode())
-    for name in ("requirements.txt", "pyproject.toml"):
+    for name in ("requirements.txt", "constraints.txt", "pyproject.toml"):
         digest.update((place.root / name).read_bytes())
     return digest.hexdigest()
 

@@ -1,12 +1,15 @@
-"""核对依赖清单：三个 Python × 三种系统，每个包都有现成的轮子吗？
+"""核对依赖清单：三个 Python × 三种系统，每个包（连同间接的）在那里都有现成的轮子吗？
 
-只解析，不安装。pip 的 ``--platform`` 不改环境标记（``sys_platform`` 等仍是本机的），
+只解析，不安装；间接依赖的版本受 constraints.txt 约束，换了依赖以后用 ``--write`` 按 .venv 重写它。
+pip 的 ``--platform`` 不改环境标记（``sys_platform`` 等仍是本机的），
 所以在这里把标记一并换成目标系统的，否则在 Linux 上会替 Windows 去找 CUDA 的包。
 """
 
 from __future__ import annotations
 
+import importlib.metadata
 import json
+import re
 import subprocess
 import sys
 import tempfile
@@ -14,10 +17,13 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-__all__ = ["SOURCE_ONLY", "TARGETS", "Target", "main", "resolve", "split_pins"]
+__all__ = ["SOURCE_ONLY", "TARGETS", "Target", "installed", "main", "read_constraints"]
+__all__ += ["resolve", "split_pins", "write_constraints"]
 
 ROOT = Path(__file__).resolve().parent.parent
 VERSIONS = ("3.11", "3.12", "3.13")
+ELSEWHERE = ("appnope", "colorama", "pywinpty")  # 只在 macOS、Windows 上装的，版本手写
+NOT_LISTED = ("paodetong", "pip")  # 自己，和装别人的那个
 SOURCE_ONLY = ("jieba",)  # 只发布源码包的：另外核对，能在本机造出纯 Python 的轮子才算
 PIP_AS = """
 import json, sys
@@ -66,7 +72,32 @@ def split_pins(text: str) -> tuple[list[str], list[str]]:
     return [pin for pin in pins if pin not in source_only], source_only
 
 
-def resolve(pins: list[str], version: str, target: Target) -> str:
+def canonical(name: str) -> str:
+    """包名的统一写法：小写，``-``、``_``、``.`` 不分。"""
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
+def installed() -> dict[str, str]:
+    """这个环境里装着的包：统一写法的名字到版本，不带 ``+cpu`` 之类的后缀；不算 ``NOT_LISTED``。"""
+    found = {canonical(d.metadata["Name"]): d.version for d in importlib.metadata.distributions()}
+    return {k: v.partition("+")[0] for k, v in sorted(found.items()) if k not in NOT_LISTED}
+
+
+def read_constraints(root: Path = ROOT) -> dict[str, str]:
+    """constraints.txt：统一写法的名字到版本。"""
+    lines = (root / "constraints.txt").read_text(encoding="utf-8").splitlines()
+    return {canonical(name): version for name, _, version in (x.partition("==") for x in lines)}
+
+
+def write_constraints(root: Path = ROOT) -> None:
+    """按装着的重写 constraints.txt；``ELSEWHERE`` 里没装的，留着原来的版本。"""
+    old = read_constraints(root)
+    pins = {name: old[name] for name in ELSEWHERE if name in old} | installed()
+    text = "".join(f"{name}=={pins[name]}\n" for name in sorted(pins))
+    (root / "constraints.txt").write_text(text, encoding="utf-8", newline="\n")
+
+
+def resolve(pins: list[str], version: str, target: Target, constraints: Path | None = None) -> str:
     """让 pip 按 ``target`` 解析 ``pins``；返回空串表示全都有轮子，否则返回 pip 的理由。"""
     os_name = "nt" if target.name.startswith("Windows") else "posix"
     markers = {**target.markers, "os_name": os_name, "python_version": version}
@@ -76,6 +107,7 @@ def resolve(pins: list[str], version: str, target: Target) -> str:
         command = [sys.executable, "-c", PIP_AS, json.dumps(markers), "install", "--dry-run"]
         command += ["--ignore-installed", "--quiet", "--target", folder, "--only-binary=:all:"]
         command += ["--implementation", "cp", "--python-version", version, *tags, *pins]
+        command += ["-c", str(constraints)] if constraints else []
         return _reason(command)
 
 
@@ -99,14 +131,18 @@ def _reason(command: list[str]) -> str:
     return (errors or lines)[-1].removeprefix("ERROR: ")
 
 
-def main(root: Path = ROOT) -> int:
+def main(arguments: list[str] | None = None, root: Path = ROOT) -> int:
     """返回退出码：有一格是 ✗ 就是 1。"""
+    if arguments == ["--write"]:
+        write_constraints(root)
+        return 0
+    constraints = root / "constraints.txt"
     pins, source_only = split_pins((root / "requirements.txt").read_text(encoding="utf-8"))
     reasons = []
     for version in VERSIONS:
         for target in TARGETS:
             start = time.perf_counter()
-            reason = resolve(pins, version, target)
+            reason = resolve(pins, version, target, constraints)
             reasons.append(reason)
             seconds = time.perf_counter() - start
             mark = f"✗ {reason}" if reason else "✓"
@@ -116,9 +152,9 @@ def main(root: Path = ROOT) -> int:
         reasons.append(reason)
         print(f"{pin} 只有源码包：{'✗ ' + reason if reason else '✓ 造得出通用的轮子'}")
     bad = sum(bool(reason) for reason in reasons)
-    print(f"{len(pins)} 个直接依赖，{len(reasons)} 项核对，{bad} 项没过")
+    print(f"{len(pins)} 个直接依赖和它们的依赖，{len(reasons)} 项核对，{bad} 项没过")
     return int(bool(bad))
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(sys.argv[1:]))

@@ -24,6 +24,7 @@ class Machine:
         self.place = Place(tmp_path / "我的 笔记")
         self.place.root.mkdir()
         self.write("requirements.txt", "torch==2.15.0\ntorchvision==0.29.2\nnumpy==2.4.6\n")
+        self.write("constraints.txt", "pillow==12.0.0\n")
         self.write("pyproject.toml", "[project]\n")
         monkeypatch.setattr(subprocess, "run", self.run)
         for name in ("check_venv_module", "check_disk", "check_registry"):
@@ -52,6 +53,7 @@ class Machine:
             return self.done("companion")
         if "--index-url" in words:
             return self.done("cpu torch: " + " ".join(words[words.index("--index-url") + 1 :]))
+        assert words[-4:] == ["-r", str(self.place.requirements), "-c", str(self.place.constraints)]
         return self.done("pins offline" if "--no-index" in words else "pins")
 
     def done(self, event: str) -> Done:
@@ -73,6 +75,18 @@ def test_a_bare_machine_is_checked_before_each_thing_is_installed(machine):
     assert machine.events == EVERYTHING
 
 
+def test_another_venv_is_made_by_another_python(machine, monkeypatch):
+    made = []
+    other = Place(machine.place.root, ".venv-3.13", "python3.13")
+    machine.place = other
+    run = machine.run
+    monkeypatch.setattr(
+        subprocess, "run", lambda command, **_: made.append(command) or run(command)
+    )
+    assert ready(other) == other.python and other.venv.name == ".venv-3.13"
+    assert ["python3.13", "-m", "venv", "--clear", str(other.venv)] in made
+
+
 def test_nothing_is_run_again_while_nothing_changes(machine):
     ready(machine.place)
     machine.events.clear()
@@ -80,7 +94,7 @@ def test_nothing_is_run_again_while_nothing_changes(machine):
     assert machine.events == []
 
 
-@pytest.mark.parametrize("name", ["requirements.txt", "pyproject.toml"])
+@pytest.mark.parametrize("name", ["requirements.txt", "constraints.txt", "pyproject.toml"])
 def test_a_changed_file_installs_again_into_the_same_venv(machine, name):
     ready(machine.place)
     machine.events.clear()

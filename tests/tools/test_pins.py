@@ -1,13 +1,25 @@
 """核对轮子：标记按目标系统算；用手造的轮子和真的 pip，不联网。"""
 
 import os
+import re
+import sys
 import zipfile
 from pathlib import Path
 
 import pytest
 
 from tools import pins
-from tools.pins import SOURCE_ONLY, TARGETS, resolve, split_pins
+from tools.pins import (
+    ELSEWHERE,
+    SOURCE_ONLY,
+    TARGETS,
+    canonical,
+    installed,
+    read_constraints,
+    resolve,
+    split_pins,
+    write_constraints,
+)
 
 LINUX, WINDOWS, MAC = TARGETS
 ROOT = Path(__file__).resolve().parents[2]
@@ -64,6 +76,46 @@ def test_every_requirement_of_the_book_is_pinned_exactly():
     with_wheels, source_only = split_pins((ROOT / "requirements.txt").read_text(encoding="utf-8"))
     assert all("==" in pin for pin in with_wheels + source_only)
     assert [pin.split("==")[0] for pin in source_only] == list(SOURCE_ONLY)
+
+
+def test_constraints_are_names_and_versions_and_nothing_else():
+    lines = (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
+    assert [x for x in lines if not re.fullmatch(r"[a-z0-9-]+==[0-9][A-Za-z0-9.!]*", x)] == []
+    names = [line.partition("==")[0] for line in lines]
+    assert names == sorted(set(names)) and set(ELSEWHERE) <= set(names)
+
+
+def test_requirements_and_constraints_agree():
+    with_wheels, source_only = split_pins((ROOT / "requirements.txt").read_text(encoding="utf-8"))
+    for pin in with_wheels + source_only:
+        name, _, wanted = pin.partition("==")
+        assert read_constraints()[canonical(name.partition("[")[0])] == wanted
+
+
+@pytest.mark.skipif(not Path(sys.prefix, ".book-stamp").exists(), reason="不是本书备好的环境")
+def test_everything_installed_for_the_book_is_pinned():
+    pinned, here = read_constraints(), installed()
+    if here["torch"] != pinned["torch"]:
+        pytest.skip("有意换了 torch 的版本，正在试新的")
+    loose = {name: version for name, version in here.items() if pinned.get(name) != version}
+    assert loose == {}, "重写 constraints.txt：.venv/bin/python tools/pins.py --write"
+
+
+def test_a_constraint_holds_an_indirect_dependency(shelf, tmp_path):
+    make_wheel(shelf, "alpha", "py3-none-any", "Requires-Dist: beta\n")
+    make_wheel(shelf, "beta", "py3-none-any")
+    limits = tmp_path / "limits.txt"
+    for version, fits in (("1.0", True), ("2.0", False)):
+        limits.write_text(f"beta=={version}\n", encoding="utf-8")
+        assert (resolve(["alpha==1.0"], "3.12", LINUX, limits) == "") == fits
+
+
+def test_rewriting_keeps_what_is_installed_only_elsewhere(monkeypatch, tmp_path):
+    old = "colorama==0.4.6\ngone==1.0\nnumpy==1.0\n"
+    (tmp_path / "constraints.txt").write_text(old, encoding="utf-8")
+    monkeypatch.setattr(pins, "installed", lambda: {"numpy": "2.4.6", "attrs": "26.1"})
+    write_constraints(tmp_path)
+    assert read_constraints(tmp_path) == {"attrs": "26.1", "colorama": "0.4.6", "numpy": "2.4.6"}
 
 
 @pytest.mark.parametrize(("reason", "code"), [("", 0), ("ERROR: 没有轮子", 1)])
