@@ -23,8 +23,14 @@ __all__ = ["run"]
 
 UNIT = "单元测试"
 CODE_FOLDERS = ("src", "tools", "site", "tests", "benchmarks", "examples")
-SITE_SOURCES = ("*.md", "*.yml", "*.bib", "requirements.txt", "tools/*.py", "tests/coverage.yml")
-SITE_SOURCES += ("chapters/**/*", "site/**/*", "src/companion/**/*", "_build/stats.json")
+SITE_SOURCES = ("*.md", "*.yml", "*.bib", "requirements.txt", "constraints.txt", "tools/*.py")
+SITE_SOURCES += (
+    "tests/coverage.yml",
+    "chapters/**/*",
+    "site/**/*",
+    "src/companion/**/*",
+    "_build/stats.json",
+)
 SITE_SOURCES += ("benchmarks/results/*.json",)
 JUPYTER_BOOK = "from jupyter_book.cli.main import main; main()"
 
@@ -45,6 +51,8 @@ def run(name: str, arguments: Sequence[str], root: Path) -> int:
         return _book(python, env, root)
     if name == "test":
         return _report(run_steps(_test_steps(python, root), env, root))
+    if name == "pythons":
+        return _report(run_steps(other_python_steps(python, root, UNIT, prepare=True), env, root))
     if name == "check":
         return _report(run_steps(_check_steps(python, root), env, root))
     commands = {
@@ -183,9 +191,9 @@ def _built(root: Path) -> Path:
 
 
 def _clean(root: Path, *, everything: bool) -> int:
-    for folder in [root / "_build", *([root / ".venv"] if everything else [])]:
-        if folder == root / ".venv" and Path(sys.prefix).resolve() == folder.resolve():
-            raise Stop("正在用 .venv 里的 Python，删不掉它自己：请换系统的 Python 运行。")
+    for folder in [root / "_build", *(sorted(root.glob(".venv*")) if everything else [])]:
+        if Path(sys.prefix).resolve() == folder.resolve():
+            raise Stop(f"正在用 {folder.name} 里的 Python，删不掉它自己：请换系统的 Python 运行。")
         if folder.exists():
             shutil.rmtree(folder)
             print(f"删掉了 {folder}")

@@ -195,10 +195,10 @@ def test_steps_of_an_absent_python_run_nothing():
 
 
 def test_clean_keeps_the_venv_and_clean_all_does_not(tmp_path):
-    for name in ("_build/html", ".venv", "chapters"):
+    for name in ("_build/html", ".venv", ".venv-3.13", "chapters"):
         (tmp_path / name).mkdir(parents=True)
     assert recipes.run("clean", [], tmp_path) == 0
-    assert sorted(path.name for path in tmp_path.iterdir()) == [".venv", "chapters"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == [".venv", ".venv-3.13", "chapters"]
     assert recipes.run("clean", ["--all"], tmp_path) == 0
     assert [path.name for path in tmp_path.iterdir()] == ["chapters"]
 

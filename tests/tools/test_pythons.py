@@ -1,12 +1,14 @@
 """另外两个 Python：找得到才算数，跑不了的如实说。"""
 
 import os
+import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
 from tools import pythons
+from tools.preflight import Stop
 
 ROOT = Path(__file__).resolve().parents[2]
 OWN = f"3.{sys.version_info.minor}"
@@ -51,10 +53,61 @@ def test_without_torch_only_the_plain_tests_run(monkeypatch, tmp_path, has_torch
     monkeypatch.setattr(pythons, "find_python", lambda *_: "python3.12")
     monkeypatch.setattr(pythons, "_output", lambda _: "ok" if has_torch else None)
     monkeypatch.setattr(pythons, "_borrow_pytest", lambda *_: tmp_path)
-    step = pythons._step("3.12", Path("python"), tmp_path, "单元测试")
+    step = pythons._step("3.12", Path("python"), tmp_path, "单元测试", prepare=False)
     assert step.part_of == "单元测试" and step.command[0] == "python3.12"
     assert any(Path(word).name == runs for word in step.command)
     assert ("没有 torch" in step.note) != has_torch
+
+
+def test_what_did_not_run_says_how_to_run_it(monkeypatch, tmp_path):
+    monkeypatch.setattr(pythons, "find_python", lambda *_: "python3.12")
+    monkeypatch.setattr(pythons, "_output", lambda _: None)
+    monkeypatch.setattr(pythons, "_borrow_pytest", lambda *_: tmp_path)
+    step = pythons._step("3.12", Path("python"), tmp_path, "单元测试", prepare=False)
+    assert "python tools/book.py pythons" in step.note
+
+
+@pytest.mark.parametrize(
+    ("value", "runs"), [(None, False), ("", False), ("false", False), ("0", False), ("true", True)]
+)
+def test_only_ci_installs_torch_elsewhere_unasked(monkeypatch, tmp_path, value, runs):
+    monkeypatch.delenv("CI", raising=False)
+    if value is not None:
+        monkeypatch.setenv("CI", value)
+    monkeypatch.setattr(pythons, "find_python", lambda *_: "python3")
+    monkeypatch.setattr(pythons, "_borrow_pytest", lambda *_: tmp_path)
+    monkeypatch.setattr(pythons, "_output", lambda _: None)
+    for step in pythons.other_python_steps(Path("python"), tmp_path, "单元测试"):
+        assert ("tools/pythons.py" in step.command) == runs
+    asked = pythons.other_python_steps(Path("python"), tmp_path, "单元测试", prepare=True)
+    assert [step.command[-1] for step in asked] == list(pythons.VERSIONS)
+
+
+def test_each_version_gets_its_own_venv_and_the_worst_exit_code_is_returned(monkeypatch, tmp_path):
+    ran = []
+
+    def run(command, **_):
+        ran.append(command)
+        return subprocess.CompletedProcess(command, 1 if "3.12" in command[0] else 0)
+
+    monkeypatch.setattr(pythons, "find_python", lambda version, *_, **__: f"python{version}")
+    monkeypatch.setattr(pythons, "ready", lambda place: place.python)
+    monkeypatch.setattr(subprocess, "run", run)
+    assert pythons.main(["3.12", "3.13"], tmp_path) == 1
+    assert [Path(command[0]).parts[-3] for command in ran] == [".venv-3.12", ".venv-3.13"]
+    assert all(command[-1] == "tests/companion" for command in ran)
+
+
+def test_an_absent_version_stops_with_one_line(bare):
+    with pytest.raises(Stop, match=r"没有找到 Python 3\.99"):
+        pythons.main(["3.99"], bare)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows 建链接要管理员")
+def test_a_venv_is_not_made_by_the_python_inside_it(bare):
+    link(bare / f".venv-{OWN}/bin/python", sys.executable)
+    assert pythons.find_python(OWN, bare) is not None
+    assert pythons.find_python(OWN, bare, own=False) is None
 
 
 def test_every_plain_test_file_exists():
