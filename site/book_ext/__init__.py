@@ -9,15 +9,17 @@ from pathlib import Path
 from sphinx.application import Sphinx
 from sphinx.config import Config
 
-from . import api, benches, chapters, facts, folds, katex, notebooks, page, prose, search, widgets
+from . import api, benches, chapters, facts, folds, katex, notebooks, page, prose, search, shipped
+from . import widgets as shared_widgets
 
 SITE = Path(__file__).resolve().parents[1]
-PARTS = (api, benches, katex, chapters, prose, folds, facts, notebooks, page, widgets, search)
+PARTS = (api, benches, katex, chapters, prose, folds, facts, notebooks, page, shared_widgets)
+PARTS += (search, shipped)
 
 
 def digest(srcdir: str | Path) -> str:
     """本扩展、模板与执行记录的摘要；变了就重写全部页面。"""
-    files = [p for ext in ("*.py", "*.html") for p in SITE.rglob(ext)]
+    files = [p for ext in ("*.py", "*.html", "*.js", "*.txt") for p in SITE.rglob(ext)]
     files += [Path(srcdir, "_build", "stats.json")]
     content = b"".join(p.read_bytes() for p in sorted(files) if p.is_file())
     return hashlib.sha256(content).hexdigest()[:16]

@@ -1,12 +1,14 @@
-"""站内搜索的索引：构建结束时用 pagefind 逐节收录，搜索框直接指到小节。"""
+"""站内搜索：构建结束时用 pagefind 逐节收录，搜索框直接指到小节；备用搜索页用的是原文。"""
 
 from __future__ import annotations
 
 import asyncio
+import json
 import shutil
 import tomllib
 from html import escape
 from pathlib import Path
+from typing import NamedTuple
 
 from pagefind.index import IndexConfig, PagefindIndex
 from sphinx.application import Sphinx
@@ -68,32 +70,59 @@ def record(section: Section, page: str, groups: list[dict[str, list[str]]], weig
     )
 
 
-async def build_index(outdir: Path, docnames: list[str]) -> int:
-    """给 ``docnames`` 这些页建索引，写到 ``outdir/pagefind``；返回收录的小节数。"""
-    groups, count = read_groups(), 0
+class Found(NamedTuple):
+    """要收录的一节：它的网址（相对网站根）、所在的页名、标题的分量。"""
+
+    url: str
+    page: str
+    weight: int
+    section: Section
+
+
+def collect(outdir: Path, docnames: list[str]) -> list[Found]:
+    """``docnames`` 这些页里的各节，按先后。"""
+    found = []
+    for name in docnames:
+        sections = split_sections((outdir / f"{name}.html").read_text(encoding="utf-8"))
+        weight = OTHER_WEIGHT if chapter_number(name) is None else CHAPTER_WEIGHT
+        for section in sections:
+            url = f"{name}.html#{section.anchor}"
+            found.append(Found(url, sections[0].title, weight, section))
+    return found
+
+
+async def build_index(outdir: Path, found: list[Found]) -> None:
+    """给 ``found`` 建索引，写到 ``outdir/pagefind``。"""
+    groups = read_groups()
     config = IndexConfig(output_path=str(outdir / "pagefind"), force_language="und")
     shutil.rmtree(outdir / "pagefind", ignore_errors=True)
     async with PagefindIndex(config=config) as index:
-        for name in docnames:
-            html = (outdir / f"{name}.html").read_text(encoding="utf-8")
-            sections = split_sections(html)
-            weight = OTHER_WEIGHT if chapter_number(name) is None else CHAPTER_WEIGHT
-            for section in sections:
-                url = f"/{name}.html#{section.anchor}"
-                content = record(section, sections[0].title, groups, weight)
-                await index.add_html_file(content=content, url=url)
-                count += 1
-    return count
+        for url, page, weight, section in found:
+            content = record(section, page, groups, weight)
+            await index.add_html_file(content=content, url=f"/{url}")
+
+
+def sections_script(found: list[Found]) -> str:
+    """备用搜索页读的脚本：各节的网址、标题、页名、原文和另外的说法，都是列表，没有对象。"""
+    groups = read_groups()
+    rows = []
+    for url, page, _, section in found:
+        text = f"{section.prose} {section.code}".strip()
+        rows.append([url, section.title, page, text, " ".join(keywords(section, groups))])
+    return f"window.bookSections = {json.dumps(rows, ensure_ascii=False)};\n"
 
 
 def on_finish(app: Sphinx, error: Exception | None) -> None:
     if error or app.builder.format != "html":
         return
     outdir = Path(app.outdir)
-    count = asyncio.run(build_index(outdir, sorted(app.env.found_docs)))
+    found = collect(outdir, sorted(app.env.found_docs))
+    asyncio.run(build_index(outdir, found))
     for unused in (path for name in UNUSED for path in (outdir / "pagefind").glob(name)):
         unused.unlink()
-    LOG.info("站内搜索：收录 %d 节", count)
+    script = outdir / "_static" / "search_sections.js"
+    script.write_text(sections_script(found), encoding="utf-8", newline="\n")
+    LOG.info("站内搜索：收录 %d 节", len(found))
 
 
 def setup(app: Sphinx) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import gzip
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -18,7 +18,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.sync_api import Browser, Page, Request, Response, Route, sync_playwright
+from playwright.sync_api import Browser, Locator, Page, Request, Response, Route, sync_playwright
+
+from companion.book import Widget
+from companion.book.widgets import _questions as questions
 
 ROOT = Path(__file__).resolve().parents[2]
 HTML = Path(os.environ.get("BOOK_HTML", ROOT / "_build" / "html"))
@@ -34,6 +37,28 @@ OPTIONS = [
     "--disable-sync",
 ]
 DESKTOP, PHONE = (1440, 900), (375, 812)
+WIDE = {"width": 1000, "height": 800}  # 只放组件的页面
+QUESTIONS = """
+[quizzes]
+two = ["bytes", "shape"]
+
+[bytes]
+question = "转置一张照片要搬动多少字节？"
+options = [
+  { text = "48 MB", reason = "那是复制一份。" },
+  { text = "`0`", correct = true, reason = "只换说明书。" },
+  { text = "24 MB", reason = "一半也不用搬。" },
+]
+
+[shape]
+question = "`(3, 1)` 加 `(4,)` 的形状是？"
+kind = "typed"
+placeholder = "如 (2, 3)"
+answers = ["(3, 4)"]
+reason = "右对齐再拉长。"
+default = "还不对，从右往左一维一维对。"
+wrong = [{ text = "(4, 3)", reason = "两维的次序反了。" }]
+"""
 
 
 class Handler(SimpleHTTPRequestHandler):
@@ -159,3 +184,46 @@ def browser() -> Iterator[Browser]:
 def visitor(browser: Browser, site_url: str) -> Visitor:
     """``visitor.open("intro", scheme="dark", size=(375, 812))`` 给出页面与记录。"""
     return Visitor(browser, site_url)
+
+
+@pytest.fixture
+def show(
+    browser: Browser, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Callable[..., Page]]:
+    """`show(组件, …)` 在干净的浏览器里打开一页；页面的报错和外部请求都算失败。"""
+    (tmp_path / "ch99.toml").write_text(QUESTIONS, encoding="utf-8")
+    monkeypatch.setattr(questions, "BETS", tmp_path)
+    troubles: list[str] = []
+    contexts = []
+
+    def open_page(*widgets: Widget, theme: str = "light", **options: Any) -> Page:
+        body = "\n".join(f'<div class="output text_html">{w._repr_html_()}</div>' for w in widgets)
+        path = tmp_path / "页面.html"
+        path.write_text(
+            f'<!doctype html><html lang="zh-CN" data-theme="{theme}"><head><meta charset="utf-8">'
+            '<meta name="viewport" content="width=device-width"><title>组件</title></head>'
+            f"<body><main><h1>组件</h1>{body}</main></body></html>",
+            encoding="utf-8",
+        )
+        context = browser.new_context(**{"viewport": WIDE} | options)
+        contexts.append(context)
+        page = context.new_page()
+        page.set_default_timeout(10_000)
+        page.on("console", lambda message: troubles.append(message.text))
+        page.on("pageerror", lambda error: troubles.append(str(error)))
+        page.on("request", lambda r: r.url.startswith("file:") or troubles.append(r.url))
+        page.goto(path.as_uri())
+        return page
+
+    yield open_page
+    for context in contexts:
+        context.close()
+    assert troubles == []
+
+
+def figure(page: Page, name: str) -> Locator:
+    return page.locator(f'[data-widget="{name}"]')
+
+
+def shown(node: Locator) -> dict[str, str]:
+    return node.evaluate("node => ({...node.dataset})")

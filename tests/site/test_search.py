@@ -32,9 +32,9 @@ def ask(page: Page, query: str) -> list[str]:
     if not page.locator("dialog.search-dialog").evaluate("box => box.open"):
         page.keyboard.press("Control+k")
     page.locator(".search-dialog input").fill("")
-    page.wait_for_function("!document.querySelector('.search-status').textContent")
+    page.locator(".search-status:empty").wait_for(state="attached")
     page.locator(".search-dialog input").fill(query)
-    page.wait_for_function("document.querySelector('.search-status').textContent")
+    page.locator(".search-status:not(:empty)").wait_for()
     return [link.get_attribute("href") or "" for link in page.locator(".search-hits a").all()]
 
 
@@ -64,8 +64,24 @@ def test_hits_mark_the_words_that_were_asked(page: Page) -> None:
     assert page.locator(".search-hits mark").first.inner_text() == "广播"
 
 
-def test_fallback_page_cuts_chinese_queries(visitor: Visitor) -> None:
+@pytest.mark.parametrize(("query", "word"), [("张量形状", "张量"), ("torch.float16", "float16")])
+def test_fallback_page_finds_sections_and_marks_the_words(
+    visitor: Visitor, query: str, word: str
+) -> None:
     with visitor.open("search") as (page, log):
-        page.goto(f"{visitor.base}search.html?q=张量形状")
+        page.goto(f"{visitor.base}search.html?q={query}")
         page.wait_for_selector("#search-results li a")
-        assert log.problems() == []
+        marks = page.locator("#search-results mark").all_inner_texts()
+        assert any(word in mark for mark in marks) and log.problems() == []
+
+
+@pytest.mark.skipif(not (HTML / CHAPTER_1).is_file(), reason="第 1 章不在这份网站里")
+@pytest.mark.parametrize(("query", "sections"), ANSWERS.items())
+def test_fallback_page_lists_the_section_that_teaches_it_among_the_first(
+    visitor: Visitor, query: str, sections: list[str]
+) -> None:
+    with visitor.open("search") as (page, _):
+        page.goto(f"{visitor.base}search.html?q={query}")
+        links = page.locator("#search-results li a").all()[:5]
+        hits = [link.get_attribute("href") or "" for link in links]
+        assert any(hit == f"{CHAPTER_1}#{name}" for hit in hits for name in sections), hits

@@ -5,84 +5,20 @@
 
 import json
 import os
-from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 import torch
 from axe_playwright_python.sync_playwright import Axe
-from playwright.sync_api import Browser, Locator, Page
+from playwright.sync_api import Locator, Page
 
 from companion.book import bet, broadcasting, indexing, quiz, strides
-from companion.book.widgets import _questions as questions
+
+from .conftest import figure, shown
 
 CHROMIUM = Path(os.environ.get("CHROMIUM", "/usr/bin/chromium"))
 pytestmark = pytest.mark.skipif(not CHROMIUM.exists(), reason="没有 chromium，开不了浏览器")
-
-DESKTOP, PHONE = {"width": 1000, "height": 800}, {"width": 320, "height": 640}
-QUESTIONS = """
-[quizzes]
-two = ["bytes", "shape"]
-
-[bytes]
-question = "转置一张照片要搬动多少字节？"
-options = [
-  { text = "48 MB", reason = "那是复制一份。" },
-  { text = "`0`", correct = true, reason = "只换说明书。" },
-  { text = "24 MB", reason = "一半也不用搬。" },
-]
-
-[shape]
-question = "`(3, 1)` 加 `(4,)` 的形状是？"
-kind = "typed"
-placeholder = "如 (2, 3)"
-answers = ["(3, 4)"]
-reason = "右对齐再拉长。"
-default = "还不对，从右往左一维一维对。"
-wrong = [{ text = "(4, 3)", reason = "两维的次序反了。" }]
-"""
-Open = Callable[..., Page]
-
-
-@pytest.fixture
-def show(browser: Browser, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Open]:
-    """`show(组件, …)` 在干净的浏览器里打开一页；页面的报错和外部请求都算失败。"""
-    (tmp_path / "ch99.toml").write_text(QUESTIONS, encoding="utf-8")
-    monkeypatch.setattr(questions, "BETS", tmp_path)
-    troubles: list[str] = []
-    contexts = []
-
-    def open_page(*widgets, theme="light", viewport=DESKTOP, **options) -> Page:
-        body = "\n".join(f'<div class="output text_html">{w._repr_html_()}</div>' for w in widgets)
-        path = tmp_path / "页面.html"
-        path.write_text(
-            f'<!doctype html><html lang="zh-CN" data-theme="{theme}"><head><meta charset="utf-8">'
-            '<meta name="viewport" content="width=device-width"><title>组件</title></head>'
-            f"<body><main><h1>组件</h1>{body}</main></body></html>",
-            encoding="utf-8",
-        )
-        context = browser.new_context(viewport=viewport, **options)
-        contexts.append(context)
-        page = context.new_page()
-        page.set_default_timeout(10_000)
-        page.on("console", lambda message: troubles.append(message.text))
-        page.on("pageerror", lambda error: troubles.append(str(error)))
-        page.on("request", lambda r: r.url.startswith("file:") or troubles.append(r.url))
-        page.goto(path.as_uri())
-        return page
-
-    yield open_page
-    for context in contexts:
-        context.close()
-    assert troubles == []
-
-
-def figure(page: Page, name: str) -> Locator:
-    return page.locator(f'[data-widget="{name}"]')
-
-
-def shown(node: Locator) -> dict[str, str]:
-    return node.evaluate("node => ({...node.dataset})")
+NARROW = {"width": 320, "height": 640}
 
 
 def press(control: Locator, *keys: str) -> None:
@@ -263,60 +199,6 @@ def test_bet_remembers_the_first_answer_until_asked_to_start_again(show):
     assert shown(first)["state"] == "open"
 
 
-STALE = [
-    "99 MB",
-    "",
-    "evil",
-    "constructor",
-    "__proto__",
-    "undefined",
-    "null",
-    "<b>0</b>",
-    "x" * 9999,
-]
-
-
-@pytest.mark.parametrize("value", STALE, ids=lambda value: repr(value[:12]))
-def test_stored_answer_that_is_none_of_the_options_counts_as_no_answer(show, value):
-    page = show(bet("ch99.bytes"), quiz("ch99.two", when="before"), quiz("ch99.two", when="after"))
-    keys = ["bet:ch99.bytes", "quiz:ch99.two:before:bytes", "quiz:ch99.two:after:bytes"]
-    for key in keys:
-        page.evaluate(
-            "([key, value]) => localStorage.setItem(`companion:${key}`, value)", [key, value]
-        )
-    page.reload()
-    assert shown(figure(page, "bet"))["state"] == "open"
-    assert [shown(node)["score"] for node in figure(page, "quiz").all()] == ["已答 0 / 2"] * 2
-    figure(page, "bet").get_by_role("button", name="24 MB").click()
-    assert shown(figure(page, "bet"))["state"] == "wrong"
-
-
-@pytest.mark.parametrize("value", ["", "   ", "\n", "x" * 1_000_000])
-def test_stored_text_that_cannot_be_an_answer_counts_as_no_answer(show, value):
-    page = show(bet("ch99.shape"))
-    page.evaluate("value => localStorage.setItem('companion:bet:ch99.shape', value)", value)
-    page.reload()
-    assert shown(figure(page, "bet"))["state"] == "open"
-    assert page.get_by_role("textbox").input_value() == ""
-
-
-def test_options_that_differ_only_in_case_are_two_options(show, tmp_path):
-    text = QUESTIONS.replace('"48 MB"', '"`x.T`"').replace('"`0`"', '"`x.t`"')
-    (tmp_path / "ch98.toml").write_text(text, encoding="utf-8")
-    node = figure(show(bet("ch98.bytes")), "bet")
-    node.get_by_role("button", name="x.T").first.click()
-    assert shown(node)["state"] == "wrong"
-    assert "那是复制一份。" in node.get_by_role("status").inner_text()
-
-
-def test_bet_works_where_the_store_is_full(show):
-    page = show(bet("ch99.bytes"))
-    page.add_init_script("Storage.prototype.setItem = () => { throw new DOMException('满了'); }")
-    page.reload()
-    figure(page, "bet").get_by_role("button", name="0", exact=True).click()
-    assert shown(figure(page, "bet"))["state"] == "right"
-
-
 def test_bet_works_where_the_browser_refuses_to_store_anything(show):
     page = show(bet("ch99.bytes"))
     page.add_init_script("Object.defineProperty(window, 'localStorage', {get() { throw 1; }})")
@@ -403,10 +285,10 @@ def test_axe_finds_nothing_to_object_to(show, theme, answered):
 
 @pytest.mark.parametrize("answered", [False, True])
 def test_nothing_is_wider_than_a_narrow_phone(show, answered):
-    page = show(*everything(), viewport=PHONE)
+    page = show(*everything(), viewport=NARROW)
     if answered:
         answer_all(page)
-    assert page.evaluate("document.documentElement.scrollWidth") <= PHONE["width"]
+    assert page.evaluate("document.documentElement.scrollWidth") <= NARROW["width"]
 
 
 @pytest.mark.parametrize(
