@@ -1,8 +1,12 @@
-"""每一页写出前的修整：只留要用的脚本与样式，补上章首、本页目录与惰性图片。"""
+"""每一页写出前的修整：只留要用的脚本与样式，定下安全策略，补上章首、本页目录与惰性图片。"""
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import re
+from functools import cache
+from pathlib import Path
 from typing import Any
 
 from docutils import nodes
@@ -10,8 +14,9 @@ from sphinx.application import Sphinx
 
 from . import katex
 from .chapters import chapter_number
-from .facts import eyebrow, facts_bar
+from .facts import eyebrow, facts_bar, is_placeholder
 
+THEME = Path(__file__).resolve().parents[1] / "templates" / "theme.js"
 H1 = re.compile(r"<h1>.*?</h1>", re.S)
 KEPT = re.compile(r"_static/(?:book|cells|search)\.(?:css|js)$")
 DESIGN = re.compile(r"sphinx-design\.min\.css|design-tabs\.js")
@@ -45,6 +50,41 @@ def keep_assets(context: dict[str, Any]) -> None:
         ]
 
 
+@cache
+def theme_script() -> str:
+    """写在每一页里的那一小段脚本：没画出页面之前就定好深浅，免得闪一下。"""
+    return THEME.read_text(encoding="utf-8").strip()
+
+
+@cache
+def policy() -> str:
+    """内容安全策略：脚本、样式、字体、请求都只认本站；写在页面里的脚本只认 `theme_script`。
+
+    KaTeX 靠 style 属性排版，所以样式放行写在标签上的；pagefind 是 WebAssembly。
+    """
+    digest = base64.b64encode(hashlib.sha256(theme_script().encode()).digest()).decode()
+    rules = {
+        "default-src": "'none'",
+        "script-src": f"'self' 'sha256-{digest}' 'wasm-unsafe-eval'",
+        "style-src": "'self' 'unsafe-inline'",
+        "style-src-elem": "'self'",
+        "img-src": "'self' data:",
+        "font-src": "'self'",
+        "connect-src": "'self'",
+        "worker-src": "'self'",
+        "form-action": "'self'",
+        "base-uri": "'none'",
+    }
+    return "; ".join(f"{name} {sources}" for name, sources in rules.items())
+
+
+def hide_address(context: dict[str, Any], base: str) -> None:
+    """公开地址还没定时，页面里不写规范地址，也不写含着它的 og 标签。"""
+    context["pageurl"] = None
+    tag = re.compile(rf'<meta [^>]*content="{re.escape(base)}[^>]*>\n?')
+    context["metatags"] = tag.sub("", context.get("metatags") or "")
+
+
 def tidy_body(body: str) -> str:
     """正文 HTML：图片惰性加载，宽表装进可滚动的框，标题链接有中文名。"""
     for pattern, new in REPLACED:
@@ -72,6 +112,10 @@ def on_page(
     doctree: nodes.document | None,
 ) -> None:
     keep_assets(context)
+    context["theme_script"], context["policy"] = theme_script(), policy()
+    base = app.config.html_baseurl
+    if not base or is_placeholder(base):
+        hide_address(context, base or "http")
     if doctree is None:
         return
     body = tidy_body(context["body"])
@@ -84,5 +128,12 @@ def on_page(
         app.add_css_file(katex.CSS, priority=300)
 
 
+def drop_sitemap(app: Sphinx, error: Exception | None) -> None:
+    """公开地址还没定，就没有网站地图可写。"""
+    if not error and is_placeholder(app.config.html_baseurl):
+        Path(app.outdir, "sitemap.xml").unlink(missing_ok=True)
+
+
 def setup(app: Sphinx) -> None:
+    app.connect("build-finished", drop_sitemap, priority=900)  # 在 sphinx_sitemap 之后
     app.connect("html-page-context", on_page, priority=700)

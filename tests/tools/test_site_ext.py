@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import importlib
 import json
 import sys
@@ -206,3 +208,47 @@ def test_the_lines_of_a_signature_are_spans_and_not_a_list_without_terms():
     given = '<dt>(<dl>\n<dd><em class="sig-param">a</em>,</dd>\n</dl>\n)</dt>'
     spans = '<span class="sig-lines"><span><em class="sig-param">a</em>,</span>\n</span>'
     assert part("page").tidy_body(given) == f"<dt>({spans}\n)</dt>"
+
+
+def test_file_of_unknown_origin_is_named_and_unused_ones_are_dropped(tmp_path):
+    shipped = part("shipped")
+    for name in ("intro.html", "_static/book.css", "_static/katex/fonts/a.woff2", "pagefind/a/b"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text('<script src="_static/jquery.js">', encoding="utf-8")
+    for name in ("jquery.js", "searchtools.js"):
+        (tmp_path / "_static" / name).write_text("", encoding="utf-8")
+    (tmp_path / "searchindex.js").write_text("", encoding="utf-8")
+    shipped.prune(tmp_path)
+    assert not (tmp_path / "_static" / "searchtools.js").exists()
+    assert not (tmp_path / "searchindex.js").exists()
+    assert shipped.uncovered(tmp_path) == ["_static/jquery.js"]
+
+
+def test_licenses_are_full_texts_of_their_kind():
+    for work in part("shipped").WORKS:
+        text = work.text.read_text(encoding="utf-8")
+        mark = "Permission is hereby granted" if work.license == "MIT" else "SIL OPEN FONT LICENSE"
+        assert mark in text and len(text) > 900, work.slug
+
+
+def test_policy_names_the_script_that_stands_in_the_page():
+    page = part("page")
+    digest = base64.b64encode(hashlib.sha256(page.theme_script().encode()).digest()).decode()
+    assert f"'sha256-{digest}'" in page.policy() and '"' not in page.policy()
+    assert "</" not in page.theme_script()
+
+
+def test_placeholder_address_leaves_the_page():
+    og = '<meta property="og:url" content="https://example.org/book/a.html" />\n'
+    kept = '<meta property="og:title" content="书" />\n'
+    context = {"pageurl": "https://example.org/book/a.html", "metatags": og + kept}
+    part("page").hide_address(context, "https://example.org/book/")
+    assert context == {"pageurl": None, "metatags": kept}
+
+
+def test_sections_for_the_fallback_page_are_lists_of_texts():
+    section = part("sections").Section("constructor", title="__proto__", prose='"</script>\u2028')
+    search = part("search")
+    script = search.sections_script([search.Found("a.html#constructor", "页", 2, section)])
+    rows = json.loads(script.removeprefix("window.bookSections = ").rstrip(";\n"))
+    assert rows == [["a.html#constructor", "__proto__", "页", '"</script>', ""]]

@@ -1,0 +1,153 @@
+"""什么都不信：网址里的查询、浏览器里存着的值、混进页面的脚本，都弄不坏也弄不停一页。"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import re
+from urllib.parse import quote
+
+import pytest
+from playwright.sync_api import Browser, Page
+
+from .conftest import HTML, Visitor
+
+SCRIPT = "<script>document.title='坏了'</script><img src=x onerror=\"document.title='坏了'\">"
+MEMBERS = ["constructor", "__proto__", "toString", "hasOwnProperty", "valueOf", "__defineGetter__"]
+MEMBERS += ["isPrototypeOf", "prototype", "length", "name", "constructor prototype", "__PROTO__"]
+HOSTILE = [*MEMBERS, SCRIPT, "a" * 5000, "张量" * 3000, ".*+?^${}()|[]\\", "(a+)+$", "%", "\0", "-"]
+HOSTILE += ["\ud83d", "İİİ", "&q=1#", "  ", "张 量 " * 500, "javascript:alert(1)", "\u202e"]
+
+
+def encoded(query: str) -> str:
+    return quote(query.encode("utf-8", "surrogatepass"))
+
+
+@pytest.mark.parametrize("query", HOSTILE, ids=lambda q: ascii(q[:24]))
+def test_fallback_page_answers_any_query_and_stays_quiet(visitor: Visitor, query: str) -> None:
+    with visitor.open("search") as (page, log):
+        page.goto(f"{visitor.base}search.html?q={encoded(query)}", wait_until="networkidle")
+        status = page.locator("#search-progress").inner_text()
+        assert re.fullmatch(r"(\d+ 节(，列出前 30 节)?|没有找到。换个说法试试。)?", status)
+        assert page.locator("#search-results img, #search-results script").count() == 0
+        assert page.locator("#search-results li").count() <= 30
+        assert page.title().startswith("搜索") and log.problems() == []
+
+
+@pytest.mark.parametrize("raw", ["%", "%ff", "%zz", "%E5%BC", "q=1&q=2", "%00", "+", ""])
+def test_fallback_page_survives_a_badly_encoded_query(visitor: Visitor, raw: str) -> None:
+    with visitor.open("search") as (page, log):
+        page.goto(f"{visitor.base}search.html?q={raw}", wait_until="networkidle")
+        assert page.locator(".search-page input").is_visible() and log.problems() == []
+
+
+@pytest.mark.parametrize("query", [*MEMBERS, SCRIPT, "张量" * 3000, "(a+)+$", "\u202e"])
+def test_search_dialog_answers_any_query(visitor: Visitor, query: str) -> None:
+    with visitor.open("intro") as (page, log):
+        page.keyboard.press("Control+k")
+        page.locator(".search-dialog input").evaluate(
+            "(input, text) => { input.value = text; input.dispatchEvent(new Event('input')); }",
+            query,
+        )
+        page.locator(".search-status:not(:empty)").wait_for()
+        assert page.locator(".search-hits img, .search-hits script").count() == 0
+        assert page.title() != "坏了" and log.problems() == []
+
+
+MODES = ["evil", "", "constructor", "__proto__", "toString", "undefined", "Dark", "x" * 1_000_000]
+
+
+@pytest.mark.parametrize("mode", MODES, ids=lambda mode: repr(mode[:12]))
+def test_unknown_stored_mode_counts_as_following_the_system(visitor: Visitor, mode: str) -> None:
+    with visitor.open("intro", scheme="dark") as (page, log):
+        page.evaluate("mode => localStorage.setItem('mode', mode)", mode)
+        page.reload(wait_until="networkidle")
+        switch = page.locator(".theme-switch")
+        assert switch.get_attribute("title") == "切换主题（现在：跟随系统）"
+        assert page.evaluate("document.documentElement.dataset.theme") == "dark"
+        switch.click()
+        assert switch.get_attribute("title") == "切换主题（现在：浅色）"
+        assert page.evaluate("localStorage.getItem('mode')") == "light"
+        assert log.problems() == []
+
+
+BLOCKED = "Object.defineProperty(window, 'localStorage', {get() { throw new Error('不让用'); }})"
+FULL = "Storage.prototype.setItem = () => { throw new DOMException('满了', 'QuotaExceededError'); }"
+STRANGE = "Storage.prototype.getItem = () => '{\"a\": 1}'"
+
+
+@pytest.mark.parametrize("trouble", [BLOCKED, FULL, STRANGE], ids=["blocked", "full", "strange"])
+def test_every_page_works_without_usable_storage(
+    visitor: Visitor, page_name: str, trouble: str
+) -> None:
+    with visitor.open("search") as (page, log):
+        page.add_init_script(trouble)
+        page.goto(f"{visitor.base}{page_name}.html", wait_until="networkidle")
+        page.locator(".theme-switch").click()
+        assert page.evaluate("document.documentElement.dataset.theme") == "light"
+        assert "undefined" not in page.content() and log.problems() == []
+
+
+def policy_of(page: Page) -> dict[str, str]:
+    meta = page.locator("meta[http-equiv='Content-Security-Policy']")
+    content = meta.get_attribute("content") or ""
+    return {rule.split()[0]: " ".join(rule.split()[1:]) for rule in content.split(";")}
+
+
+def test_policy_lets_in_only_the_one_inline_script(visitor: Visitor, page_name: str) -> None:
+    with visitor.open(page_name) as (page, _):
+        policy = policy_of(page)
+        assert policy["default-src"] == "'none'" and "unsafe-inline" not in policy["script-src"]
+        assert "'unsafe-eval'" not in policy["script-src"]
+        inline = page.locator("script:not([src])").all_text_contents()
+        digests = [base64.b64encode(hashlib.sha256(s.encode()).digest()).decode() for s in inline]
+        assert len(digests) == 1 and f"'sha256-{digests[0]}'" in policy["script-src"]
+        assert page.locator("[onclick], [onerror], [onload], style").count() == 0
+
+
+ADD = "(() => {{ const s = document.createElement('script'); {}; document.head.append(s); }})()"
+PASTE = "document.body.insertAdjacentHTML('beforeend', '{}')"
+SMUGGLED = [
+    ADD.format("s.textContent = 'document.title = 1'"),
+    ADD.format("s.src = 'data:text/javascript,document.title=1'"),
+    PASTE.format('<img src="data:," onerror="document.title=1">'),
+    PASTE.format('<a id=x href="javascript:document.title=1">')
+    + ", document.getElementById('x').click()",
+]
+
+
+@pytest.mark.parametrize("smuggled", SMUGGLED, ids=["inline", "data", "handler", "link"])
+def test_script_smuggled_into_a_page_does_not_run(visitor: Visitor, smuggled: str) -> None:
+    with visitor.open("intro") as (page, _):
+        page.evaluate(smuggled)
+        page.wait_for_load_state("networkidle")
+        assert page.title() != "1"
+
+
+def test_nothing_can_be_sent_elsewhere(visitor: Visitor) -> None:
+    with visitor.open("intro") as (page, log):
+        said = page.evaluate("fetch('http://127.0.0.1:9/').then(() => '通了', () => '不通')")
+        assert said == "不通" and log.blocked == []  # 浏览器自己拦下，请求没有出门
+
+
+@pytest.mark.parametrize("name", ["intro", "search"])
+def test_page_opened_from_a_folder_works_under_the_policy(browser: Browser, name: str) -> None:
+    """双击打开的网页：脚本、样式都在，备用搜索页找得到。"""
+    context = browser.new_context(locale="zh-CN", color_scheme="dark")
+    try:
+        page, console = context.new_page(), []
+        page.on("console", lambda message: console.append(message.text))
+        page.on("pageerror", lambda error: console.append(str(error)))
+        page.goto((HTML / f"{name}.html").as_uri() + "?q=广播")
+        assert page.evaluate("document.documentElement.dataset.theme") == "dark"
+        page.locator(".theme-switch").click()
+        assert page.evaluate("document.styleSheets.length") >= 2
+        if name == "search":
+            page.locator(".search-page input").fill("步幅")
+            page.keyboard.press("Enter")
+            page.wait_for_selector("#search-results li a mark")
+            page.locator("#search-results li a").first.click()
+            page.wait_for_selector(".article section[id]")
+        assert console == []
+    finally:
+        context.close()
