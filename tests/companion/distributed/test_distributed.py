@@ -198,7 +198,7 @@ def write_script(folder, text):
 HARD_ARGS = ["--", "-m", "--nproc-per-node=9", "-h", "", "空 格", "-", "--", "a\nb", "$(id)", 7]
 
 
-@pytest.mark.parametrize("name", ["-m.py", "--help.py", "空 格-①.py", "a\nb.py", "'q;.py"])
+@pytest.mark.parametrize("name", ["-m.py", "空 格-①.py", "a\nb';.py"])
 def test_any_name_and_any_argument_reach_the_script_untouched(tmp_path, monkeypatch, name):
     monkeypatch.chdir(tmp_path)
     text = "import sys, json, os\nprint(json.dumps([os.path.basename(__file__), *sys.argv[1:]]))"
