@@ -1,8 +1,8 @@
 """单元测试也要在 3.12 和 3.13 上跑：找到它们，能跑多少跑多少，其余如实记作跳过。
 
 那里通常没有 torch。读者的机器上不为此再装几个 GB，只跑不需要第三方包的测试；
-CI 里（有环境变量 ``CI``）或 ``make pythons`` 时，另建 ``.venv-3.12``、``.venv-3.13``，
-装上同一套依赖，用真的 torch 跑 ``tests/companion``。
+CI 里（有环境变量 ``CI``）或运行 ``python tools/book.py pythons`` 时，另建 ``.venv-3.12``、
+``.venv-3.13``，装上同一套依赖，用真的 torch 跑 ``tests/companion``。
 
 用法：``python tools/pythons.py 3.12``，备好那个环境再跑。
 """
