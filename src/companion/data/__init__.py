@@ -5,7 +5,7 @@
 - ``_tensor_loader``、``_index_loader``  它给出的两种加载器：数据在内存里的，按编号取样本的
 - ``_sampler``   每一轮的次序，只由种子和轮次决定
 - ``_augment``   整批的随机变换
-- ``_vision``    MNIST、Fashion-MNIST、CIFAR-10；``_download`` 取文件，``_fetch`` 发请求
+- ``_vision``    MNIST、Fashion-MNIST、CIFAR-10；``_download`` 取文件
 """
 
 from companion.data._augment import Compose, Normalize, RandomCrop, RandomErase, RandomFlip

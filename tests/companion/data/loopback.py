@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -20,25 +19,27 @@ class Site(ThreadingHTTPServer):
         self.url = f"http://127.0.0.1:{self.server_port}"
         self.files: dict[str, bytes] = {}
         self.script: list[Callable[[_Handler, bytes], None]] = []
-        self.requests: list[tuple[str, str | None]] = []  # 路径和 Range
+        self.requests: list[str] = []
+        self.left = threading.Event()  # 有一个客户端在回答写完以前走了
         self.over = threading.Event()  # 测试结束了，等着的回答都放行
 
     def handle_error(self, request, client_address) -> None:
         """客户端中途走开是测试要的，不往屏幕上写。"""
+        self.left.set()
 
 
 class _Handler(BaseHTTPRequestHandler):
     server: Site
 
     def do_GET(self) -> None:
-        self.server.requests.append((self.path, self.headers["Range"]))
+        self.server.requests.append(self.path)
         body = self.server.files.get(self.path)
         if body is None:
             self.send_error(404)
         elif self.server.script:
             self.server.script.pop(0)(self, body)
         else:
-            good(self, body)
+            self.answer(200, body)
 
     def log_message(self, *args) -> None:
         pass
@@ -52,18 +53,6 @@ class _Handler(BaseHTTPRequestHandler):
         self.wfile.write(body)
 
 
-def good(handler: _Handler, body: bytes) -> None:
-    """照规矩回答，懂得 Range。"""
-    found = re.fullmatch(r"bytes=(\d+)-", handler.headers["Range"] or "")
-    if not found:
-        return handler.answer(200, body)
-    start = int(found[1])
-    if start >= len(body):
-        return handler.answer(416, b"", Content_Range=f"bytes */{len(body)}")
-    span = f"bytes {start}-{len(body) - 1}/{len(body)}"
-    handler.answer(206, body[start:], Content_Range=span)
-
-
 def cut(after: int):
     """答应给全部，写到第 ``after`` 字节就断开。"""
 
@@ -73,21 +62,32 @@ def cut(after: int):
     return fault
 
 
-def error(code: int):
-    return lambda handler, body: handler.send_error(code)
+def error(code: int, reason: str | None = None):
+    def fault(handler: _Handler, body: bytes) -> None:
+        handler.send_response(code, reason)
+        handler.end_headers()
+
+    return fault
 
 
 def redirect(to: str):
     return lambda handler, body: handler.answer(302, b"", Location=to)
 
 
-def ignore_range(handler: _Handler, body: bytes) -> None:
-    handler.answer(200, body)
-
-
 def silent(handler: _Handler, body: bytes) -> None:
     """收了请求，一个字节也不答。"""
     handler.server.over.wait(60)
+
+
+def endless(start: bytes, again: bytes, pause_s: float = 0.0):
+    """先写 ``start``，再一遍一遍写 ``again``，直到客户端走开。"""
+
+    def fault(handler: _Handler, body: bytes) -> None:
+        handler.wfile.write(start)
+        while not handler.server.over.wait(pause_s):
+            handler.wfile.write(again)
+
+    return fault
 
 
 def wait_until(condition: Callable[[], bool]) -> None:
