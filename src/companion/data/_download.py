@@ -28,8 +28,8 @@ _CHUNK = 1 << 16
 _ONE_THREAD = threading.Lock()  # FileLock 只管进程之间
 _PART = r"(?!(?:con|prn|aux|nul|(?:com|lpt)\d)(?:[./]|$))\w(?:[\w.+-]*\w)?"
 _NAME = re.compile(f"{_PART}(?:/{_PART})*", re.IGNORECASE)
-_PORT = r"(?::(?:[0-5]?\d{1,4}|6[0-4]\d{3}|65[0-4]\d\d|655[0-2]\d|6553[0-5]))?"
-_ADDRESS = re.compile(rf"https?://(?:[\w.-]+|\[[\da-f:.]+\]){_PORT}(?:[/?][!-~]*)?", re.I | re.A)
+_HOST = r"(?:[\w.-]+|\[[\da-f:.]+\])(?::[0-6]?\d{1,4})?"
+_ADDRESS = re.compile(rf"https?://{_HOST}(?:[/?][!-~]*)?", re.I | re.A)
 _DIGEST = re.compile(r"(?:sha256:)?[\da-f]{64}|md5:[\da-f]{32}", re.I | re.A)
 
 
@@ -149,11 +149,6 @@ class _Web(HTTPSHandler, HTTPHandler, HTTPRedirectHandler):
     _socket: socket.socket | None = None
     _response: HTTPResponse | None = None
 
-    def open(self, url: str, timeout_s: float) -> Any:
-        opener = build_opener(self)
-        opener.addheaders = [("User-Agent", "companion")]
-        return opener.open(url, None, timeout_s)
-
     def stop(self) -> None:
         """正在别的线程里等的读，马上结束；还没连上的，连上就停。"""
         self._over = True
@@ -166,6 +161,7 @@ class _Web(HTTPSHandler, HTTPHandler, HTTPRedirectHandler):
             self._response.close()
 
     def do_open(self, http_class: Any, req: Request, **options: Any) -> HTTPResponse:
+        req.add_header("User-Agent", "companion")  # 有的服务器不理 urllib 自己的名字
         kind: Any = type("Connection", (http_class,), {"response_class": self._answer})
         return super().do_open(kind, req, **options)
 
@@ -193,9 +189,9 @@ def _get(
 
     def store() -> Path:
         with closing(web), replacing(target) as fresh:
-            response = _asked(web.open, url, timeout_s)
+            response = _asked(lambda: build_opener(web).open(url, timeout=timeout_s))
             with fresh.open("xb") as file:
-                while chunk := _asked(response.read1, _CHUNK):
+                while chunk := _asked(lambda: response.read1(_CHUNK)):
                     web.got += len(chunk)
                     if web.got + (response.length or 0) > max_bytes:
                         raise _Failed(f"超过了 max_bytes = {max_bytes} 字节")
@@ -222,10 +218,10 @@ def _get(
         pool.shutdown(wait=False)
 
 
-def _asked(ask: Callable[..., Any], *arguments: Any) -> Any:
-    """``ask(*arguments)``；它只碰网络，所以无论什么错误，都是这个地址没有成功。"""
+def _asked(ask: Callable[[], Any]) -> Any:
+    """``ask()``；它只碰网络，所以无论什么错误，都是这个地址没有成功。"""
     try:
-        return ask(*arguments)
+        return ask()
     except HTTPError as error:
         error.close()
         raise _Failed(f"HTTP {error.code} {error.msg}") from None
@@ -243,19 +239,19 @@ def _missing(target: Path, digest: str, reasons: dict[str, str]) -> DownloadErro
 def _check_arguments(
     name: Any, urls: Any, digest: Any, timeout_s: Any, retries: Any, max_bytes: Any
 ) -> None:
-    def check(label: str, value: Any, good: Any, rule: str) -> None:
-        if not good:
+    def check(label: str, value: Any, kind: Any, good: Callable[[Any], object], rule: str) -> None:
+        if not isinstance(value, kind) or not good(value):
             raise ArgumentError(f"{label} 应为{rule}，实际是 {value!r:.300}。请照这样改。")
 
-    good: object = isinstance(name, str) and len(name.encode(errors="replace")) <= 200
     rule = "文件夹以内的相对路径，每段是字母、数字和 . + - _，至多 200 字节，如 'sub/a.gz'"
-    check("name", name, good and _NAME.fullmatch(name), rule)
-    good = isinstance(urls, list | tuple) and all(isinstance(url, str) for url in urls)
+    check("name", name, str, lambda n: _NAME.fullmatch(n) and len(n.encode()) <= 200, rule)
     rule = "一列 http:// 或 https:// 地址，至少一个，不带密码，汉字和空格写成 %XX"
-    check("urls", urls, good and urls and all(map(_ADDRESS.fullmatch, urls)), rule)
-    good = isinstance(digest, str) and _DIGEST.fullmatch(digest)
-    check("digest", digest, good, " sha256:（64 位十六进制）或 md5:（32 位）")
-    good = isinstance(timeout_s, int | float) and 0 < timeout_s <= 3600
-    check("timeout_s", timeout_s, good, "大于 0、至多 3600 的数")
-    for label, value in (("retries", retries), ("max_bytes", max_bytes)):
-        check(label, value, isinstance(value, int) and value > 0, "大于 0 的整数")
+    check("urls", urls, list | tuple, len, rule)
+    for url in urls:
+        check("urls", url, str, _ADDRESS.fullmatch, rule)
+    rule = " sha256:（64 位十六进制）或 md5:（32 位）"
+    check("digest", digest, str, _DIGEST.fullmatch, rule)
+    rule = "大于 0、至多 3600 的数"
+    check("timeout_s", timeout_s, int | float, lambda seconds: 0 < seconds <= 3600, rule)
+    check("retries", retries, int, lambda number: number > 0, "大于 0 的整数")
+    check("max_bytes", max_bytes, int, lambda number: number > 0, "大于 0 的整数")

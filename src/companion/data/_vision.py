@@ -1,14 +1,15 @@
 """MNIST、Fashion-MNIST、CIFAR-10：下载、核对、解开，再交给 torchvision 自己的类去读。
 
 地址、文件名和 md5 都取自 torchvision 的类，这里一个也没有抄。做这本书的机器连不上那些服务器：
-测试用的是格式相同的小文件和本机的服务器，真正的地址没有试过。连不上就用 ``mirrors`` 指别的
-地址，或用环境变量 ``COMPANION_OFFLINE`` 指一个手工带来的文件夹（见 ``_download.py``）。
+测试用的是格式相同的小文件和本机的服务器。连不上就用 ``mirrors`` 指别的地址，或用环境变量
+``COMPANION_OFFLINE`` 指一个手工带来的文件夹（见 ``_download.py``）。
 """
 
 import gzip
 import hashlib
 import importlib
 import io
+import math
 import struct
 import tarfile
 import zlib
@@ -81,7 +82,7 @@ def cifar10(
     listed = [*kind.train_list, *kind.test_list, (kind.meta["filename"], kind.meta["md5"])]
     wanted = {f"{kind.base_folder}/{name}": md5 for name, md5 in listed}
     if not all(matches(root / name, f"md5:{md5}", _MOST_BYTES) for name, md5 in wanted.items()):
-        urls = [*_join(mirrors, kind.filename), kind.url]
+        urls = [*_inside(mirrors, kind.filename), kind.url]
         digest = f"md5:{kind.tgz_md5}"
         archive = download(kind.filename, urls, digest, root, max_bytes=_MOST_BYTES)
         for name, content in _members(archive, wanted).items():
@@ -92,23 +93,18 @@ def cifar10(
 def _from_gz(name: str, folder: Folder, train: bool, transform: Transform, mirrors: Mirrors) -> Any:
     kind = getattr(_datasets(), name)
     root = data_folder() if folder is None else Path(folder)
-    if any((root / name / "processed").glob("*.pt")):
-        raise DataError(
-            f"{root / name / 'processed'} 是旧版 torchvision 转存的，没有摘要可以核对，torchvision "
-            "却会先读它。请把这个文件夹删掉，或移到别处。"
-        )
+    if any((old := root / name / "processed").glob("*.pt")):
+        raise DataError(f"{old} 是旧版 torchvision 存的，会先被读到，却没法核对。请把它移走。")
     counts: dict[str, int] = {}
     for file, md5 in kind.resources:
         place = f"{name}/raw/{file}"  # 两个数据集的文件同名，靠文件夹分开
-        urls = _join([*mirrors, *kind.mirrors], file)
+        urls = _inside([*mirrors, *kind.mirrors], file)
         archive = download(place, urls, f"md5:{md5}", root, max_bytes=_MOST_BYTES)
         content = _unzipped(archive)
         count = _samples(content, (28, 28) if "images" in file else ())
-        if count == 0 or counts.setdefault(file.split("-")[0], count) != count:
-            raise DataError(
-                f"{archive} 应是 idx 格式的 28×28 的图或 0–9 的标签，图和标签一样多，实际不是。"
-                "换一个来源。"
-            )
+        if count == 0 or count != counts.setdefault(file.split("-")[0], count):
+            rule = "idx 格式的 28×28 的图或 0–9 的标签，图和标签一样多"
+            raise DataError(f"{archive} 应是{rule}，实际不是。换一个来源。")
         _put((root / place).with_suffix(""), content)
     return kind(root, train=train, transform=transform)
 
@@ -117,8 +113,7 @@ def _samples(content: bytes, shape: tuple[int, ...]) -> int:
     """idx 文件里有几个形状是 ``shape`` 的样本；格式、长度、标签有一样不对，是 0。"""
     count = int.from_bytes(content[4:8], "big")
     head = struct.pack(f">4B{1 + len(shape)}I", 0, 0, 8, 1 + len(shape), count, *shape)
-    size = len(head) + count * (28 * 28 if shape else 1)
-    good = content.startswith(head) and len(content) == size
+    good = content.startswith(head) and len(content) == len(head) + count * math.prod(shape)
     return count if good and (shape or max(content[8:], default=0) < 10) else 0
 
 
@@ -169,5 +164,5 @@ def _datasets() -> Any:
         ) from error
 
 
-def _join(bases: Sequence[str], name: str) -> list[str]:
+def _inside(bases: Sequence[str], name: str) -> list[str]:
     return [f"{str(base).rstrip('/')}/{name}" for base in bases]

@@ -581,7 +581,7 @@ def test_a_name_that_is_not_safe_everywhere_is_refused(tmp_path, name):
         *(["http://"], ["http:///x"], ["http://:80/"], ["http://u:p@127.0.0.1/x"]),
         *(["http://u@127.0.0.1/x"], ["http://127.0.0.1:x/"], ["http://127.0.0.1:-1/"]),
         *(["http://127.0.0.1/a b"], ["http://127.0.0.1/a\nb"], ["http://127.0.0.1/\0"]),
-        *(["http://127.0.0.1:65536/"], ["http://127.0.0.1:99999/"], ["http://%/"], ["http://1#x"]),
+        *(["http://127.0.0.1:99999/"], ["http://%/"], ["http://1#x"]),
         *(["http://127.0.0.1/é"], ["http://127.0.0.1/\u202e"], ["http://例子/x"], ["http://[::1"]),
         *(["http://127.0.0.1\\@x/"], ["http://127.0.0.1/x\r\nHost: y"], ["http://127.0.0.1/x\n"]),
     ],
@@ -591,7 +591,7 @@ def test_addresses_other_than_plain_http_and_https_are_refused(tmp_path, urls):
         download("x", urls, SHA, tmp_path)
 
 
-@pytest.mark.parametrize("host", ["127.0.0.1:0", "127.0.0.1:65535", "..", "a" * 70, "[::::]"])
+@pytest.mark.parametrize("host", ["127.0.0.1:0", "127.0.0.1:65536", "..", "a" * 70, "[::::]"])
 def test_an_address_that_leads_nowhere_is_a_failed_address(tmp_path, host):
     with pytest.raises(DownloadError, match="没有拿到 x"):
         download("x", [f"http://{host}/x"], SHA, tmp_path, retries=1, timeout_s=1)
