@@ -1,18 +1,11 @@
-"""下载：几个地址轮流试，边收边算摘要，摘要对了才放到最终的位置。全书只有这里联网。
+"""下载，全书只有这里联网。服务器和文件夹都不可信：等多久、收多少有上限，只碰普通文件。"""
 
-服务器和文件夹都不当成可信的：等多久、收多少有上限，只读普通文件，只写新建的临时文件。
-"""
-
-import glob
 import hashlib
 import os
 import re
-import socket
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor, wait
-from contextlib import ExitStack, closing, contextmanager, suppress
+from collections.abc import Callable, Sequence
 from http.client import HTTPResponse
 from pathlib import Path
 from typing import Any
@@ -22,155 +15,121 @@ from urllib.request import HTTPHandler, HTTPRedirectHandler, HTTPSHandler, Reque
 from companion._common import TEMPORARY, FileLock, replacing
 from companion.errors import ArgumentError, DownloadError
 
-_PAUSE_S = 1.0  # 两轮之间歇几秒
-_SLOWEST = 4096  # 平均每秒至少要收到几字节
-_CHUNK = 1 << 16
+Folder = str | Path | None
+MOST_BYTES = 512 << 20  # 文件整个读进内存，再大就不收；CIFAR-10 解开约 184 MB
+_TIMEOUT_S = 20.0  # 每次等网络；收到正文以前、正文每 64 KiB，各最多两倍这么久
 _ONE_THREAD = threading.Lock()  # FileLock 只管进程之间
 _PART = r"(?!(?:con|prn|aux|nul|(?:com|lpt)\d)(?:[./]|$))\w(?:[\w.+-]*\w)?"
-_NAME = re.compile(f"{_PART}(?:/{_PART})*", re.IGNORECASE)
-_HOST = r"(?:[\w.-]+|\[[\da-f:.]+\])(?::[0-6]?\d{1,4})?"
-_ADDRESS = re.compile(rf"https?://{_HOST}(?:[/?][!-~]*)?", re.I | re.A)
-_DIGEST = re.compile(r"(?:sha256:)?[\da-f]{64}|md5:[\da-f]{32}", re.I | re.A)
+_NAME = re.compile(f"(?i){_PART}(/{_PART})*")
+_ADDRESS = re.compile(r"(?ia)https?://([\w.-]+|\[[\da-f:.]+\])(:[0-6]?\d{1,4})?([/?][!-~]*)?")
+_DIGEST = re.compile(r"(?ia)(sha256:)?[\da-f]{64}|md5:[\da-f]{32}")
 
 
-def data_folder() -> Path:
-    """数据放在哪里：环境变量 ``COMPANION_DATA``，没有设就是 ``~/.cache/companion``。"""
-    return Path(os.environ.get("COMPANION_DATA") or "~/.cache/companion").expanduser()
+def data_folder(folder: Folder = None) -> Path:
+    """数据放在 ``folder``；``None`` 是环境变量 ``COMPANION_DATA``，或 ``~/.cache/companion``。"""
+    chosen = os.environ.get("COMPANION_DATA") or "~/.cache/companion" if folder is None else folder
+    try:
+        return Path(chosen).expanduser()
+    except (TypeError, RuntimeError) as error:
+        raise ArgumentError(f"文件夹应为路径，实际是 {chosen!r:.300}：{error}。请改正。") from error
 
 
-def download(
-    name: str,
-    urls: Sequence[str],
-    digest: str,
-    folder: str | Path | None = None,
-    *,
-    timeout_s: float = 20.0,
-    retries: int = 3,
-    max_bytes: int = 4 << 30,
-    progress: bool = True,
-) -> Path:
-    """内容与摘要相符的文件 ``folder/name``：已经有就不联网，没有就下载。
+def download(name: str, urls: Sequence[str], digest: str, folder: Folder = None) -> Path:
+    """内容与摘要相符的文件 ``folder/name``：已经有就不联网，没有就下载，每个地址最多试两次。
 
-    摘要相符才改名成 ``name``，坏的旧文件也到这时才被换掉。几个进程同时要，只有一个去下载。
-    设了环境变量 ``COMPANION_OFFLINE`` 就不联网，只在它指的文件夹里找 ``name``，或同名的文件。
+    摘要相符才写成 ``name``，坏的旧文件也到这时才被换掉。几个进程同时要，只有一个去下载。
+    设了环境变量 ``COMPANION_OFFLINE`` 就不联网，返回它指的文件夹里的 ``name``，或同名的文件。
+    写法不对是 ``ArgumentError``；哪个地址都没有成功，或磁盘写不进去，是 ``DownloadError``。
 
     Args:
         name: 文件名，可以带子文件夹，如 ``"MNIST/raw/train-labels-idx1-ubyte.gz"``。
-        urls: 几个 http 或 https 地址，内容相同，轮流试。
+        urls: 几个 http 或 https 地址，内容相同，轮流试；文件至多 512 MiB。
         digest: ``"sha256:…"``、``"md5:…"``，或光是 64 位的 sha256。
         folder: 放在哪个文件夹；``None`` 是 ``data_folder()``。
-        timeout_s: 连接、以及每一次等数据，最多等几秒；从查域名算起，每过两倍这么久，收到的
-            正文平均每秒不到 4 KiB，也算失败。
-        retries: 一个地址最多试几次。
-        max_bytes: 文件最多几字节；已经有的文件，再大就当作不对。
-        progress: 慢的时候要不要显示进度。
-
-    Returns:
-        文件的路径；``COMPANION_OFFLINE`` 里找到的，就是它在那里的路径。
-
-    Raises:
-        ArgumentError: 哪个参数的写法不对。
-        DownloadError: 哪个地址都没有成功，或者磁盘写不进去。
     """
-    _check_arguments(name, urls, digest, timeout_s, retries, max_bytes)
-    target = (data_folder() if folder is None else Path(folder)) / name
-    if matches(target, digest, max_bytes):
-        return target
+    _check(name, urls, digest)
+    target = data_folder(folder) / name
     if offline := os.environ.get("COMPANION_OFFLINE"):
-        target = Path(offline).expanduser() / name
-        for place in (target, Path(offline).expanduser() / target.name):
-            if matches(place, digest, max_bytes):
+        for place in (target, data_folder(offline) / name, data_folder(offline) / target.name):
+            if matches(place, digest):
                 return place
-        reason = "没有试，因为设了环境变量 COMPANION_OFFLINE，而那里没有它，或内容不对"
-        raise _missing(target, digest, dict.fromkeys(urls, reason))
-    reasons = {}
-    with turn_to_write(target):
-        for turn in range(retries):
-            time.sleep(_PAUSE_S if turn else 0)
-            for url in urls:
-                if matches(target, digest, max_bytes):  # 等的时候，别的进程可能已经下载好了
-                    return target
-                try:
-                    return _get(url, target, digest, timeout_s, max_bytes, progress)
-                except _Failed as failure:
-                    reasons[url] = str(failure)[:300]  # 服务器的话可以很长
-    raise _missing(target, digest, reasons)
+        raise DownloadError(
+            f"没有拿到 {name}，摘要是 {digest}。设了 COMPANION_OFFLINE，所以不联网，而那里没有它，"
+            f"或内容不对。从 {' 或 '.join(urls)} 取得它，放进文件夹 {offline}。"
+        )
+    store(target, digest, lambda: _from_any(urls, digest, target))
+    return target
 
 
-def matches(path: Path, digest: str, max_bytes: int) -> bool:
-    """是普通文件（或指着它的链接），不超过 ``max_bytes``，内容与 ``digest`` 相符。"""
-    kind = "md5" if digest.lower().startswith("md5:") else "sha256"
-    hasher = hashlib.new(kind, usedforsecurity=False)  # 禁用 md5 的系统也放行
-    try:
-        size = path.stat().st_size
-        if size > max_bytes or not path.is_file():
-            return False
-        with path.open("rb") as file:  # 只读 size 字节：/proc 里有读不到头的“普通文件”
-            for left in range(size, 0, -_CHUNK):
-                hasher.update(file.read(min(left, _CHUNK)))
-    except (OSError, ValueError):  # 没有，读不了，不像路径
-        return False
-    return digest.lower().endswith(hasher.hexdigest())
-
-
-@contextmanager
-def turn_to_write(path: Path) -> Iterator[None]:
-    """一次只让一个进程、一个线程进去写 ``path``，别的在门口等；写不进去是 ``DownloadError``。"""
+def store(path: Path, digest: str, make: Callable[[], bytes | bytearray]) -> None:
+    """``path`` 的内容与 ``digest`` 不符，就写成 ``make()``；一次只让一个进程、一个线程去做。"""
     lock = FileLock(path.with_name(f".{path.name}.lock"))
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        if path.is_dir():
-            raise IsADirectoryError("那里已经有一个同名的文件夹")
-        with _ONE_THREAD, ExitStack() as stack:
-            stack.callback(lock.release)
+    if matches(path, digest):  # 文件夹可以是只读的
+        return
+    with _ONE_THREAD:
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            if path.is_dir():
+                raise IsADirectoryError("那里已经有一个同名的文件夹")
             if not lock.acquire():
                 print(f"另一个进程正在准备 {path.name}，等它结束。")
                 while not lock.acquire():
                     time.sleep(0.1)
-            for old in path.parent.glob(f"{TEMPORARY}{glob.escape(path.name)}-????????"):
+            for old in path.parent.glob(f"{TEMPORARY}{path.name}-????????"):
                 old.unlink()  # 被杀死的进程留下的
-            yield
-    except (OSError, ValueError) as error:
-        raise DownloadError(
-            f"{path} 写不进去：{error}。原来的文件没有动；腾出空间、改好权限，或换一个文件夹"
-            "（环境变量 COMPANION_DATA），再运行一次。"
-        ) from error
+            if not matches(path, digest):  # 等的时候，别的进程可能已经写好了
+                content = make()
+                with replacing(path) as fresh, fresh.open("xb") as file:
+                    file.write(content)
+        except DownloadError:
+            raise
+        except (OSError, ValueError) as error:
+            raise DownloadError(
+                f"{path} 写不进去：{error}。原来的文件没有动；换个文件夹。"
+            ) from error
+        finally:
+            lock.release()
 
 
-class _Failed(Exception):
-    """一个地址没有成功，和它的原因。"""
+def fits(content: bytes | bytearray, digest: str) -> bool:
+    kind = "md5" if digest.lower().startswith("md5:") else "sha256"
+    hasher = hashlib.new(kind, content, usedforsecurity=False)  # 禁用 md5 的系统也放行
+    return digest.lower().endswith(hasher.hexdigest())
+
+
+def matches(path: Path, digest: str) -> bool:
+    """是普通文件（或指着它的链接），不超过 ``MOST_BYTES``，内容与 ``digest`` 相符。"""
+    try:
+        size = path.stat().st_size
+        if size > MOST_BYTES or not path.is_file():
+            return False
+        with path.open("rb") as file:  # 只读 size 字节：/proc 里有读不到头的“普通文件”
+            return fits(file.read(size), digest)
+    except (OSError, ValueError):  # 没有，读不了，不像路径
+        return False
 
 
 class _Web(HTTPSHandler, HTTPHandler, HTTPRedirectHandler):
-    """urllib 的开法，加上两条：随时停得下来；跳转只到 http、https，不从 https 退回 http。"""
+    """urllib 的开法，加上两条：读到 ``deadline`` 为止；跳转只到 http(s)，不从 https 退回 http。"""
 
-    got = 0  # 收到的正文有几字节
-    _over = False
-    _socket: socket.socket | None = None
-    _response: HTTPResponse | None = None
-
-    def stop(self) -> None:
-        """正在别的线程里等的读，马上结束；还没连上的，连上就停。"""
-        self._over = True
-        if self._socket:
-            with suppress(OSError):  # 对面已经断开
-                self._socket.shutdown(socket.SHUT_RDWR)
-
-    def close(self) -> None:
-        if self._response:
-            self._response.close()
+    deadline = 0.0
 
     def do_open(self, http_class: Any, req: Request, **options: Any) -> HTTPResponse:
-        req.add_header("User-Agent", "companion")  # 有的服务器不理 urllib 自己的名字
-        kind: Any = type("Connection", (http_class,), {"response_class": self._answer})
+        kind: Any = type("Connection", (http_class,), {"response_class": self._response})
         return super().do_open(kind, req, **options)
 
-    def _answer(self, connected: socket.socket, *args: Any, **options: Any) -> HTTPResponse:
-        self._socket = connected
-        if self._over:
-            self.stop()
-        self._response = HTTPResponse(connected, *args, **options)
-        return self._response
+    def _response(self, *args: Any, **options: Any) -> Any:
+        response: Any = HTTPResponse(*args, **options)
+        raw = response.fp.raw  # 头和正文的每个字节都从它来，一次读等多久由 socket 管
+        read = raw.readinto
+
+        def read_in_time(buffer: Any) -> Any:
+            if time.monotonic() > self.deadline:
+                raise TimeoutError("太慢")
+            return read(buffer)
+
+        raw.readinto = read_in_time
+        return response
 
     def redirect_request(
         self, req: Request, fp: Any, code: int, msg: str, headers: Any, newurl: str
@@ -181,77 +140,46 @@ class _Web(HTTPSHandler, HTTPHandler, HTTPRedirectHandler):
         return super().redirect_request(req, fp, code, msg, headers, newurl)
 
 
-def _get(
-    url: str, target: Path, digest: str, timeout_s: float, max_bytes: int, progress: bool
-) -> Path:
-    """在另一个线程里下载，这里只看钟：收得太慢就叫停，查域名这样停不下来的也不等。"""
-    web, pool = _Web(), ThreadPoolExecutor(1)
-
-    def store() -> Path:
-        with closing(web), replacing(target) as fresh:
-            response = _asked(lambda: build_opener(web).open(url, timeout=timeout_s))
-            with fresh.open("xb") as file:
-                while chunk := _asked(lambda: response.read1(_CHUNK)):
-                    web.got += len(chunk)
-                    if web.got + (response.length or 0) > max_bytes:
-                        raise _Failed(f"超过了 max_bytes = {max_bytes} 字节")
-                    file.write(chunk)
-            if response.length:
-                raise _Failed(f"到第 {web.got} 字节断了，还差 {response.length} 字节")
-            if not matches(fresh, digest, max_bytes):
-                raise _Failed("下载完了，但内容不对")
-        return target
-
-    done = pool.submit(store)
-    try:
-        before = 0
-        while not wait([done], 2 * timeout_s).done:
-            if web.got - before < 2 * timeout_s * _SLOWEST:
-                raise _Failed(f"太慢，{2 * timeout_s:g} 秒里只收到正文 {web.got - before} 字节")
-            before = web.got
-            if progress:
-                print(f"{target.name}：已下载 {before / 1e6:.1f} MB", flush=True)
-        return done.result()
-    finally:
-        web.stop()
-        wait([done], 1)
-        pool.shutdown(wait=False)
+def _from_any(urls: Sequence[str], digest: str, target: Path) -> bytearray:
+    print(f"下载 {target.name}…", flush=True)
+    reasons = {}
+    for url in [*urls, *urls]:
+        try:
+            content = _from_one(url)
+        except HTTPError as error:
+            error.close()
+            reasons[url] = f"HTTP {error.code} {error.msg!s:.300}"  # 服务器的话可以很长
+        except Exception as error:
+            reasons[url] = f"{type(error).__name__}：{error!s:.300}"
+        else:
+            if fits(content, digest):
+                return content
+            reasons[url] = "下载完了，但内容不对"
+    tried = "".join(f"\n  {url}：{reason}" for url, reason in reasons.items())
+    advice = f"检查网络后再运行一次；或者用别的办法取得它，放进文件夹 {target.parent}。"
+    raise DownloadError(f"没有拿到 {target.name}，摘要是 {digest}。试过的地址：{tried}\n{advice}")
 
 
-def _asked(ask: Callable[[], Any]) -> Any:
-    """``ask()``；它只碰网络，所以无论什么错误，都是这个地址没有成功。"""
-    try:
-        return ask()
-    except HTTPError as error:
-        error.close()
-        raise _Failed(f"HTTP {error.code} {error.msg}") from None
-    except Exception as error:
-        raise _Failed(f"{type(error).__name__}：{error}") from None
+def _from_one(url: str) -> bytearray:
+    web, content = _Web(), bytearray()
+    request = Request(url, headers={"User-Agent": "companion"})  # 有的服务器不理 urllib 自己的名字
+    web.deadline = time.monotonic() + 2 * _TIMEOUT_S
+    with build_opener(web).open(request, timeout=_TIMEOUT_S) as response:
+        while piece := response.read(1 << 16):
+            content += piece
+            if len(content) + (response.length or 0) > MOST_BYTES:
+                raise ValueError(f"超过了 {MOST_BYTES} 字节")
+            web.deadline = time.monotonic() + 2 * _TIMEOUT_S
+        if response.length:
+            raise EOFError(f"到第 {len(content)} 字节断了，还差 {response.length} 字节")
+    return content
 
 
-def _missing(target: Path, digest: str, reasons: dict[str, str]) -> DownloadError:
-    lines = [f"没有拿到 {target.name}，它的摘要是 {digest}。试过的地址："]
-    lines += [f"  {url}：{reason}" for url, reason in reasons.items()]
-    lines += [f"检查网络后再运行一次；或者用别的办法取得它，放进文件夹 {target.parent}。"]
-    return DownloadError("\n".join(lines))
-
-
-def _check_arguments(
-    name: Any, urls: Any, digest: Any, timeout_s: Any, retries: Any, max_bytes: Any
-) -> None:
-    def check(label: str, value: Any, kind: Any, good: Callable[[Any], object], rule: str) -> None:
-        if not isinstance(value, kind) or not good(value):
-            raise ArgumentError(f"{label} 应为{rule}，实际是 {value!r:.300}。请照这样改。")
-
-    rule = "文件夹以内的相对路径，每段是字母、数字和 . + - _，至多 200 字节，如 'sub/a.gz'"
-    check("name", name, str, lambda n: _NAME.fullmatch(n) and len(n.encode()) <= 200, rule)
-    rule = "一列 http:// 或 https:// 地址，至少一个，不带密码，汉字和空格写成 %XX"
-    check("urls", urls, list | tuple, len, rule)
-    for url in urls:
-        check("urls", url, str, _ADDRESS.fullmatch, rule)
-    rule = " sha256:（64 位十六进制）或 md5:（32 位）"
-    check("digest", digest, str, _DIGEST.fullmatch, rule)
-    rule = "大于 0、至多 3600 的数"
-    check("timeout_s", timeout_s, int | float, lambda seconds: 0 < seconds <= 3600, rule)
-    check("retries", retries, int, lambda number: number > 0, "大于 0 的整数")
-    check("max_bytes", max_bytes, int, lambda number: number > 0, "大于 0 的整数")
+def _check(name: Any, urls: Any, digest: Any) -> None:
+    if not (isinstance(name, str) and _NAME.fullmatch(name) and len(name.encode()) <= 200):
+        raise ArgumentError(f"name 应为文件夹以内的相对路径，如 'a/b-1.gz'，实际是 {name!r:.300}。")
+    good = isinstance(urls, list | tuple) and urls
+    if not good or not all(isinstance(url, str) and _ADDRESS.fullmatch(url) for url in urls):
+        raise ArgumentError(f"urls 应为一列 http(s):// 地址，不带密码，实际是 {urls!r:.300}。")
+    if not (isinstance(digest, str) and _DIGEST.fullmatch(digest)):
+        raise ArgumentError(f"digest 应为 sha256:… 或 md5:…，实际是 {digest!r:.300}。请补全。")
