@@ -1,31 +1,24 @@
 """张量的分片读写，建在 torch 的 DCP 上：每个进程一个文件，``.metadata`` 记着哪一片在哪里。
 
-``.metadata`` 是 pickle，能藏着代码；这里读它时只认得 DCP 自己的几个类，别的一概拒绝。
+DCP 读的时候用 pickle，能藏着代码；所以读文件的是 ``_chunks``，DCP 只安排谁读哪一片。
 DCP 载入要半秒，所以在用到它的函数里才导入。
 """
 
-import pickle
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from pathlib import Path, PurePath
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.futures import Future
 
+from companion.checkpoint._chunks import Stored, read_chunk
 from companion.device import model_device
 from companion.errors import CheckpointError
 
 _PLACE = "companion.sharded"  # 切了片的张量拿走之后，原处是 {_PLACE: 名字}
-_METADATA = "torch.distributed.checkpoint.metadata"
-_ALLOWED = {
-    *(("torch", "Size"), ("torch.serialization", "_get_layout")),
-    ("torch.distributed.checkpoint.filesystem", "_StorageInfo"),
-    *((_METADATA, name) for name in ("Metadata", "MetadataIndex", "StorageMeta")),
-    *((_METADATA, name) for name in ("TensorStorageMetadata", "TensorProperties")),
-    *((_METADATA, name) for name in ("ChunkStorageMetadata", "_MEM_FORMAT_ENCODING")),
-}
 
 
 def write_tensors(directory: Path, tensors: Mapping[str, Tensor]) -> None:
@@ -37,25 +30,20 @@ def write_tensors(directory: Path, tensors: Mapping[str, Tensor]) -> None:
         save(dict(tensors), storage_writer=FileSystemWriter(directory))
 
 
-def read_shapes(directory: Path) -> dict[str, Tensor]:
-    """里面有哪些张量：名字到形状、dtype 相同的 ``meta`` 张量，不占内存。
+def read_tensors(
+    directory: Path, stored: Mapping[str, Stored], targets: Mapping[str, Tensor]
+) -> None:
+    """什么也不返回：按名字把值读进 ``targets``；切了片的只读自己的那一片。每个进程都要调用。
 
     Raises:
-        CheckpointError: ``.metadata`` 里有 DCP 的几个类之外的东西；什么也没有执行。
+        RuntimeError: 有一个进程没读成；``targets`` 里读了多少不一定。
     """
-    return {
-        name: torch.empty(entry.size, dtype=entry.properties.dtype, device="meta")
-        for name, entry in _read_metadata(directory).state_dict_metadata.items()
-    }
-
-
-def read_tensors(directory: Path, targets: Mapping[str, Tensor]) -> None:
-    """什么也不返回：按名字把值读进 ``targets``；切了片的只读自己的那一片。每个进程都要调用。"""
     from torch.distributed.checkpoint.filesystem import FileSystemReader
     from torch.distributed.checkpoint.state_dict_loader import load
 
-    reader: Any = FileSystemReader(directory)
-    reader.read_metadata = lambda *_, **__: _read_metadata(directory)  # 它自己的不设防
+    reader: Any = FileSystemReader(directory)  # 它自己的读法不设防，换成我们的
+    reader.read_metadata = lambda *_, **__: _metadata(stored)
+    reader.read_data = lambda plan, planner: _read_data(directory, stored, plan, planner)
     with _calling_dcp():
         load(dict(targets), storage_reader=reader)
 
@@ -68,7 +56,7 @@ def empty_shard(saved: Tensor, model: nn.Module) -> Tensor:
         if isinstance(parameter, DTensor):
             how: Any = {"device_mesh": parameter.device_mesh, "placements": parameter.placements}
             return empty(saved.shape, dtype=saved.dtype, **how)
-    return torch.empty_like(saved, device=model_device(model))
+    return torch.empty(saved.shape, dtype=saved.dtype, device=model_device(model))
 
 
 def take_shards(value: Any, name: str, taken: dict[str, Tensor]) -> Any:
@@ -88,6 +76,10 @@ def put_shards(value: Any, make: Callable[[str], Tensor]) -> Any:
     """``take_shards`` 反过来：留着名字的地方换成 ``make(名字)``。"""
     if isinstance(value, dict):
         if value.keys() == {_PLACE}:
+            if type(value[_PLACE]) is not str:
+                raise CheckpointError(
+                    "切了片的张量留下的应是名字，实际不是。存档被人改写过；只用信得过的存档。"
+                )
             return make(value[_PLACE])
         return {key: put_shards(item, make) for key, item in value.items()}
     if isinstance(value, list | tuple):
@@ -96,23 +88,34 @@ def put_shards(value: Any, make: Callable[[str], Tensor]) -> Any:
     return value
 
 
-def _read_metadata(directory: Path) -> Any:
-    with (directory / ".metadata").open("rb") as file:
-        return _Unpickler(file).load()
+def _metadata(stored: Mapping[str, Stored]) -> Any:
+    from torch.distributed.checkpoint import metadata as dcp
 
-
-class _Unpickler(pickle.Unpickler):
-    def find_class(self, module: str, name: str) -> Any:
-        if module == "pathlib" and name in ("PosixPath", "WindowsPath"):
-            return PurePath  # 别的系统上存的，也读得了
-        if module == "torch" and isinstance(found := getattr(torch, name, None), torch.dtype):
-            return found
-        if (module, name) in _ALLOWED:
-            return super().find_class(module, name)
-        raise CheckpointError(
-            f"分片存档的 .metadata 里应只有 DCP 的几个类，实际有 {module}.{name}，"
-            "已拒绝加载，什么也没有执行。只用信得过的存档。"
+    described: Any = {
+        name: dcp.TensorStorageMetadata(
+            dcp.TensorProperties(dtype=entry.dtype),
+            torch.Size(entry.shape),
+            [
+                dcp.ChunkStorageMetadata(torch.Size(chunk.offsets), torch.Size(chunk.sizes))
+                for chunk in entry.chunks
+            ],
         )
+        for name, entry in stored.items()
+    }
+    return dcp.Metadata(described, storage_data={})
+
+
+def _read_data(directory: Path, stored: Mapping[str, Stored], plan: Any, planner: Any) -> Any:
+    for item in plan.items:
+        entry = stored[item.storage_index.fqn]
+        (chunk,) = [c for c in entry.chunks if c.offsets == item.storage_index.offset]
+        saved = read_chunk(directory, entry, chunk)
+        for dim, (start, length) in enumerate(zip(item.storage_offsets, item.lengths, strict=True)):
+            saved = saved.narrow(dim, start, length)
+        planner.resolve_tensor(item).detach().copy_(saved)
+    done: Future[None] = Future()
+    done.set_result(None)
+    return done
 
 
 @contextmanager

@@ -1,11 +1,17 @@
-"""校验和：边写边算，或读一遍；目录建好就落盘。"""
+"""校验和：边写边算，或读一遍；只碰普通文件；目录建好就落盘。"""
 
 import hashlib
-from io import BufferedRandom, BufferedReader
+import os
+import stat
+import sys
+from io import BufferedRandom, BufferedReader, RawIOBase
 from pathlib import Path
-from typing import BinaryIO, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
 from companion._common import sync_directory
+
+DEEPEST = 8  # 存档里的目录至多套这么多层
+_FLAGS = ("O_NOFOLLOW", "O_NONBLOCK", "O_CLOEXEC", "O_BINARY")  # 有的系统没有其中几个
 
 
 class FileRecord(NamedTuple):
@@ -39,10 +45,83 @@ class HashingFile:
         return FileRecord(self._bytes, self._hash.hexdigest())
 
 
-def hash_file(file: BufferedReader | BufferedRandom) -> FileRecord:
-    """一个以二进制方式打开的文件的字节数和 sha256；从头读到尾。"""
-    digest = hashlib.file_digest(file, "sha256").hexdigest()
-    return FileRecord(file.tell(), digest)
+class FilePart(RawIOBase):
+    """``file`` 从 ``start`` 起的 ``length`` 字节，读起来像单独的一个文件。"""
+
+    def __init__(self, file: BufferedReader, start: int, length: int) -> None:
+        self._file, self._start, self._length, self._at = file, start, length, 0
+
+    def readable(self) -> bool:
+        """总是真。"""
+        return True
+
+    def seekable(self) -> bool:
+        """总是真。"""
+        return True
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        """移到 ``offset`` 处，返回移到了哪里。"""
+        self._at = max(offset + (0, self._at, self._length)[whence], 0)
+        return self._at
+
+    def readinto(self, buffer: Any) -> int:
+        """读进 ``buffer``，返回读了几个字节。"""
+        self._file.seek(self._start + self._at)
+        left = max(self._length - self._at, 0)
+        count = self._file.readinto(memoryview(buffer)[:left])
+        self._at += count
+        return count
+
+
+def hash_file(file: BufferedReader | BufferedRandom, most: int = sys.maxsize - 1) -> FileRecord:
+    """一个以二进制方式打开的文件的字节数和 sha256；从头读到尾，多于 ``most`` 字节就不再读。"""
+    digest, size, buffer = hashlib.sha256(), 0, memoryview(bytearray(1 << 18))
+    while count := file.readinto(buffer[: most + 1 - size]):
+        digest.update(buffer[:count])
+        size += count
+    return FileRecord(size, digest.hexdigest())
+
+
+def is_regular(path: Path) -> bool:
+    """``path`` 是不是普通文件；链接、管道、设备、目录都不是。"""
+    try:
+        return stat.S_ISREG(path.lstat().st_mode)
+    except OSError:
+        return False
+
+
+def open_regular(path: Path) -> BufferedReader:
+    """打开来读的普通文件 ``path``；是链接、管道、设备，就抛出 ``OSError``，不打开，也不等待。"""
+    if not stat.S_ISREG(path.lstat().st_mode):
+        raise _not_regular(path.name)
+    flags = sum(getattr(os, name, 0) for name in _FLAGS)
+    file = os.fdopen(os.open(path, os.O_RDONLY | flags), "rb")
+    if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):  # 刚刚被人换掉了
+        file.close()
+        raise _not_regular(path.name)
+    return file
+
+
+def file_sizes(directory: Path) -> dict[str, int]:
+    """目录里每个文件的字节数，名字相对它，用 ``/`` 分隔；有链接、管道等就抛出 ``OSError``。"""
+    sizes, folders = {}, [""]
+    for folder in folders:  # 边走边加
+        with os.scandir(directory / folder) as entries:
+            for entry in entries:
+                name, found = folder + entry.name, entry.stat(follow_symlinks=False)
+                if stat.S_ISREG(found.st_mode):
+                    sizes[name] = found.st_size
+                elif not stat.S_ISDIR(found.st_mode):
+                    raise _not_regular(name)
+                elif name.count("/") >= DEEPEST:
+                    raise OSError(f"{name} 套得太深，应不超过 {DEEPEST} 层")
+                else:
+                    folders.append(name + "/")
+    return sizes
+
+
+def _not_regular(name: str) -> OSError:
+    return OSError(f"{name} 应是普通文件，实际是链接、管道、设备或目录")
 
 
 def make_folder(path: Path) -> None:

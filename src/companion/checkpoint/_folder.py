@@ -3,13 +3,16 @@
 import re
 import shutil
 from collections.abc import Collection
+from contextlib import suppress
 from pathlib import Path
 
 from companion._common import TEMPORARY
 from companion.checkpoint._manifest import looks_whole
+from companion.errors import CheckpointError
 
 _TRASH = ".trash-"  # 正在删的；与正在写的（TEMPORARY）一样，都不算存档
-_NAME = re.compile(r"save-(\d+)-step-(\d+)")
+_DIGITS = 18
+_NAME = re.compile(rf"save-([0-9]{{1,{_DIGITS}}})-step-([0-9]{{1,{_DIGITS}}})")
 
 
 def saves(folder: str | Path) -> list[Path]:
@@ -21,7 +24,12 @@ def saves(folder: str | Path) -> list[Path]:
 def next_name(folder: Path, step: int) -> str:
     """下一个存档的名字；序号比出现过的都大，坏的、半途而废的也算在内。"""
     seen = [_order(entry)[0] for entry in folder.iterdir() if _NAME.search(entry.name)]
-    return f"save-{max(seen, default=0) + 1:05d}-step-{step}"
+    name = f"save-{max(seen, default=0) + 1:05d}-step-{step}"
+    if not _NAME.fullmatch(name):
+        raise CheckpointError(
+            f"存档的序号和步数应不超过 {_DIGITS} 位，实际轮到了 {name}。请移走序号太大的那些。"
+        )
+    return name
 
 
 def prune(folder: str | Path, keep: Collection[str | Path]) -> None:
@@ -35,7 +43,8 @@ def prune(folder: str | Path, keep: Collection[str | Path]) -> None:
     newest = max((i for i, save in enumerate(order) if save.name in kept), default=0)
     for save in order[:newest]:
         if save.name not in kept and looks_whole(save):
-            save.rename(save.with_name(_TRASH + save.name))
+            with suppress(OSError):  # 已有同名的东西；留着，下次再删
+                save.rename(save.with_name(_TRASH + save.name))
     clean(folder)
 
 
@@ -43,7 +52,8 @@ def clean(folder: str | Path) -> None:
     """什么也不返回：删掉没写完和没删完的存档。别的进程正在写这个目录时不要调用。"""
     for prefix in (TEMPORARY, _TRASH):
         for leftover in Path(folder).glob(f"{prefix}save-*"):
-            shutil.rmtree(leftover, ignore_errors=True)  # 删不掉的，下次再删
+            with suppress(RecursionError):  # 有的 Python 删不了套得太深的
+                shutil.rmtree(leftover, ignore_errors=True)  # 删不掉的，下次再删；链接不跟过去
 
 
 def _order(path: Path) -> tuple[int, int]:

@@ -5,13 +5,14 @@
 
 import hashlib
 import json
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from companion._common import sync_file
-from companion.checkpoint._disk import FileRecord, hash_file
+from companion.checkpoint._disk import DEEPEST, FileRecord, file_sizes, hash_file, open_regular
 from companion.errors import (
     ArgumentError,
     CheckpointError,
@@ -21,6 +22,8 @@ from companion.errors import (
 
 FORMAT = 1
 MANIFEST = "manifest.json"
+_MOST = 16 << 20  # 清单至多这么多字节
+_DEEPEST = 50  # info 里的列表、字典至多套这么多层
 ADVICE = "别再用它：newest_good(目录) 会找出最新的好存档。"
 
 
@@ -61,8 +64,8 @@ def verify(path: str | Path) -> dict[str, Any]:
     path = Path(path)
     manifest = _check_sizes(path)
     for name, expected in manifest.files.items():
-        with _reading(path, name), (path / name).open("rb") as file:
-            actual = hash_file(file)
+        with _reading(path, name), open_regular(path / name) as file:
+            actual = hash_file(file, expected.bytes)
         if actual != expected:
             raise _corrupt(
                 path,
@@ -86,39 +89,43 @@ def looks_whole(path: Path) -> bool:
     return True
 
 
-def file_names(path: Path) -> list[str]:
-    """存档里除清单外的全部文件，名字相对 ``path``，用 ``/`` 分隔，排好序。"""
-    files = [entry for entry in path.rglob("*") if not entry.is_dir()]
-    return sorted({entry.relative_to(path).as_posix() for entry in files} - {MANIFEST})
+def read_files(path: Path) -> dict[str, FileRecord]:
+    """清单里的每个文件应有的样子；同 ``read_info``，只核对清单自己。"""
+    return _read_manifest(path).files
 
 
 def _check_sizes(path: Path) -> Manifest:
     manifest = _read_manifest(path)
     with _reading(path, "这个目录"):
-        found = file_names(path)
-        sizes = {name: (path / name).stat().st_size for name in found}
+        sizes = file_sizes(path)
     for name, record in manifest.files.items():
         if name not in sizes:
             raise _corrupt(path, f"缺文件 {name}")
         if sizes[name] != record.bytes:
             raise _corrupt(path, f"{name} 应有 {record.bytes} 字节，实际有 {sizes[name]} 字节")
-    for name in found:
-        if name not in manifest.files:
+    for name in sorted(sizes):
+        if name not in manifest.files and name != MANIFEST:
             raise _corrupt(path, f"多出文件 {name}；若是系统自己放的，删掉它就好")
     return manifest
 
 
 def _read_manifest(path: Path) -> Manifest:
     with _reading(path, MANIFEST):
-        raw = (path / MANIFEST).read_bytes()
+        if path.is_symlink():
+            raise OSError("它是链接")
+        with open_regular(path / MANIFEST) as file:
+            raw = file.read(_MOST + 1)
+    if len(raw) > _MOST:
+        raise _corrupt(path, f"{MANIFEST} 应不超过 {_MOST} 字节，实际更大")
     if raw != _seal(raw[: -len(_seal(b""))]):
         raise _corrupt(path, f"{MANIFEST} 与它末行的 sha256 不符，清单被改动或截断过")
     try:
-        content = json.loads(raw)
-        version = int(content["format"])
+        content = json.loads(raw.decode())
+        version = content["format"]
+        if type(version) is not int or not 0 < version < 10**6:
+            raise ValueError("format 应是不太大的正整数")
         if version <= FORMAT:
-            files = {name: FileRecord(**record) for name, record in content["files"].items()}
-            return Manifest(dict(content["info"]), files)
+            return _parse(content)
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise _corrupt(path, f"{MANIFEST} 不是 companion 写的清单") from error
     raise NewerFormatError(
@@ -127,12 +134,48 @@ def _read_manifest(path: Path) -> Manifest:
     )
 
 
+def _parse(content: dict[str, Any]) -> Manifest:
+    info, files = content["info"], content["files"]
+    if type(info) is not dict or not _is_shallow(info):
+        raise ValueError("info 应是不太深的字典")
+    for name, record in files.items():
+        size, sha256 = record["bytes"], record["sha256"]
+        if record.keys() != {"bytes", "sha256"} or not _is_name(name):
+            raise ValueError("files 里应是文件名和它的样子")
+        if type(size) is not int or not 0 <= size < 1 << 63:
+            raise ValueError("bytes 应是 0 或更大的整数")
+        if not re.fullmatch("[0-9a-f]{64}", sha256):
+            raise ValueError("sha256 应是 64 个十六进制数字")
+    return Manifest(info, {name: FileRecord(**record) for name, record in files.items()})
+
+
+def _is_name(name: str) -> bool:
+    """是不是存档里面的一个文件名：相对的，不往上走，在哪个系统上都是这个意思。"""
+    parts = name.split("/")
+    good = name.isprintable() and not set(name) & set("\\:") and name != MANIFEST
+    return good and len(parts) <= DEEPEST + 1 and not {"", ".", ".."} & set(parts)
+
+
+def _is_shallow(value: Any, left: int = _DEEPEST) -> bool:
+    """套得不太深，字符串都编得成 UTF-8（编不成就抛出 ``ValueError``）。"""
+    if isinstance(value, str):
+        value.encode()
+    if not isinstance(value, dict | list):
+        return True
+    inside = [*value, *value.values()] if isinstance(value, dict) else value
+    return left > 0 and all(_is_shallow(item, left - 1) for item in inside)
+
+
 @contextmanager
 def _reading(path: Path, name: str) -> Iterator[None]:
     """读 ``path`` 里的 ``name`` 时，把系统的错误换成说得清的。"""
     try:
         yield
     except OSError as error:
+        if path.is_symlink():
+            raise CheckpointError(
+                f"应给存档的目录自己，实际 {path} 是链接。请改给它指向的那个目录。"
+            ) from error
         if not path.is_dir():
             raise CheckpointError(f"应有存档 {path}，实际没有这个目录。检查路径。") from error
         if any(path.glob("save-*")):

@@ -4,12 +4,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import torch
-
+from companion.checkpoint._archive import read_archive
+from companion.checkpoint._disk import is_regular, open_regular
 from companion.checkpoint._folder import saves
 from companion.checkpoint._manifest import ADVICE, verify
+from companion.checkpoint._rest import REST, check_sharded
 from companion.checkpoint._writing import STATE
-from companion.errors import CheckpointError
+from companion.errors import CheckpointError, printable
 
 
 class Save(NamedTuple):
@@ -22,7 +23,7 @@ class Save(NamedTuple):
 def load_checkpoint(path: str | Path) -> tuple[dict[str, Any], dict[str, Any]]:
     """一个存档的 ``(state, info)``；张量都在 CPU 上，dtype、步长和共享关系同存的时候。
 
-    只还原张量和普通的值（``weights_only=True``），不执行文件里的任何代码。
+    只还原张量和普通的值，不执行文件里的任何代码；占用的内存以文件的大小为限。
 
     Raises:
         CorruptCheckpointError, NewerFormatError: 同 ``verify``，此时一个张量也没有读。
@@ -35,23 +36,40 @@ def load_checkpoint(path: str | Path) -> tuple[dict[str, Any], dict[str, Any]]:
             f"存档 {path.name} 里应有 {STATE}，实际没有：它不是 save_checkpoint 存的。"
             "FSDP 的分片存档请用 companion.checkpoint.sharded 读。"
         )
+    return _read_state(path), info
+
+
+def newest_good(folder: str | Path, report: Callable[[str], None] = print) -> Save | None:
+    """最新的完好的存档；一个也没有就是 ``None``。跳过的每一个都用 ``report`` 说一行。
+
+    除了同 ``verify`` 一样核对，还看一遍内容加载得了；张量的值只为校验和读一遍。
+    """
+    for path in reversed(saves(folder)):
+        try:
+            found = Save(path, verify(path))
+            _check_content(path)
+            return found
+        except Exception as error:  # 存档可能是任何人写的；一个坏的，不该挡住前面好的
+            report(f"跳过：{printable(error).removesuffix(ADVICE)}")
+    return None
+
+
+def _check_content(path: Path) -> None:
+    if is_regular(path / STATE):
+        _read_state(path, values=False)
+    if is_regular(path / REST):
+        check_sharded(path)
+
+
+def _read_state(path: Path, values: bool = True) -> dict[str, Any]:
     try:
-        state = torch.load(path / STATE, map_location="cpu", weights_only=True)
+        with open_regular(path / STATE) as file:
+            state = read_archive(file, values)
     except Exception as error:  # 文件可能是任何人写的，什么错都会有
         raise _foreign(path, "实际还有别的东西，已拒绝加载，什么也没有执行") from error
     if not isinstance(state, dict):
         raise _foreign(path, f"外层应是字典，实际是 {type(state).__name__}")
-    return state, info
-
-
-def newest_good(folder: str | Path, report: Callable[[str], None] = print) -> Save | None:
-    """最新的完好的存档；一个也没有就是 ``None``。跳过的每一个都用 ``report`` 说一行。"""
-    for path in reversed(saves(folder)):
-        try:
-            return Save(path, verify(path))
-        except CheckpointError as error:
-            report(f"跳过：{str(error).removesuffix(ADVICE)}")
-    return None
+    return state
 
 
 def _foreign(path: Path, actual: str) -> CheckpointError:

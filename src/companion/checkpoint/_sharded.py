@@ -16,23 +16,22 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from companion._common import TEMPORARY
+from companion.checkpoint._chunks import Stored, read_stored
 from companion.checkpoint._dcp import (
     empty_shard,
     put_shards,
-    read_shapes,
     read_tensors,
     take_shards,
     write_tensors,
 )
-from companion.checkpoint._manifest import verify
+from companion.checkpoint._disk import is_regular
+from companion.checkpoint._manifest import read_files, verify
+from companion.checkpoint._rest import MODEL, OPTIMIZER, REST, foreign, read_rest
 from companion.checkpoint._values import plain
 from companion.checkpoint._weights import check_matches
 from companion.checkpoint._writing import staging
 from companion.distributed import gather_objects, is_main, unwrap
 from companion.errors import ArgumentError, CheckpointError, CompanionError, MismatchError
-
-_REST = "rest.pt"
-_MODEL, _OPTIMIZER = "model.", "optimizer."  # 张量名字的开头
 
 
 def save_sharded(
@@ -67,7 +66,7 @@ def save_sharded(
 
     def write_rest() -> None:
         if is_main():
-            torch.save(plain(others), directory / _REST)
+            torch.save(plain(others), directory / REST)
 
     with ExitStack() as stack:  # 途中出错，0 号进程的 staging 会删掉临时目录
         directory = Path(_together(enter, what)[0])
@@ -88,59 +87,77 @@ def load_sharded(path: str | Path, model: nn.Module, optimizer: Optimizer) -> di
         CheckpointError: 没有这个存档，或里面有不该有的东西，已拒绝加载。
     """
     path, model = Path(path), unwrap(model)
-    content, shapes, targets = _open(path, model)
+    content, stored, targets = _open(path, model)
     names, state = _names(model, optimizer), content["optimizer"]["state"]
     _check_names(content["names"], names)
     parameters = dict(model.named_parameters())
+
+    def target(name: str) -> Tensor:
+        if name not in targets:
+            targets[name] = empty_shard(stored[name].like(), model)
+        return targets[name]
+
     for i, keys in content["keys"].items():
         for key in keys:
-            full = _OPTIMIZER + f"{names[i]}:{key}"
-            state[i][key] = targets[full] = _empty(shapes[full], parameters[names[i]])
-    rest: dict[str, Any] = put_shards(
-        content["rest"], lambda name: targets.setdefault(name, empty_shard(shapes[name], model))
-    )
-    _read(path, targets)
-    model.load_state_dict(_model_part(targets) | content["model"])
-    optimizer.load_state_dict(content["optimizer"])
+            full = OPTIMIZER + f"{names[i]}:{key}"
+            state[i][key] = targets[full] = _empty(stored[full].like(), parameters[names[i]])
+    rest: dict[str, Any] = put_shards(content["rest"], target)
+    _read(path, stored, targets)
+    _load(path, model, optimizer, _model_part(targets) | content["model"], content["optimizer"])
     return rest
 
 
 def load_sharded_weights(path: str | Path, model: nn.Module) -> None:
     """什么也不返回：只把存档里的权重装进 ``model``。每个进程都要调用；其余同 ``load_sharded``。"""
     path, model = Path(path), unwrap(model)
-    content, _, targets = _open(path, model)
-    _read(path, targets)
+    content, stored, targets = _open(path, model)
+    _read(path, stored, targets)
     model.load_state_dict(_model_part(targets) | content["model"])
 
 
 def is_sharded(path: str | Path) -> bool:
     """``path`` 是不是 ``save_sharded`` 存的；只看有没有那个文件，不核对。"""
-    return (Path(path) / _REST).exists()
+    return is_regular(Path(path) / REST)
 
 
 def _open(
     path: Path, model: nn.Module
-) -> tuple[dict[str, Any], dict[str, Tensor], dict[str, Tensor]]:
+) -> tuple[dict[str, Any], dict[str, Stored], dict[str, Tensor]]:
     """``(rest.pt 的内容, 有哪些张量, 装得下权重的空张量)``；核对过，模型也对得上。"""
     _together(lambda: verify(path) if is_main() else None, f"核对存档 {path}")
-    content, shapes = _read_rest(path), read_shapes(path)
+    stored = read_stored(path, read_files(path))
+    content = read_rest(path, stored)
+    shapes = {name: entry.like() for name, entry in stored.items()}
     check_matches(model, _model_part(shapes) | content["model"])
     ours = _tensors(model.state_dict())  # 让 FSDP2 把参数切回片
-    return content, shapes, {_MODEL + name: torch.empty_like(value) for name, value in ours}
+    return content, stored, {MODEL + name: torch.empty_like(value) for name, value in ours}
 
 
-def _read(path: Path, targets: dict[str, Tensor]) -> None:
-    _together(lambda: read_tensors(path, targets), f"读出存档 {path}")
+def _read(path: Path, stored: dict[str, Stored], targets: dict[str, Tensor]) -> None:
+    _together(lambda: read_tensors(path, stored, targets), f"读出存档 {path}")
+
+
+def _load(
+    path: Path, model: nn.Module, optimizer: Optimizer, weights: dict[str, Any], state: Any
+) -> None:
+    """优化器和模型要么都装好，要么都不动。"""
+    kept = optimizer.state, optimizer.param_groups
+    try:
+        optimizer.load_state_dict(state)
+        model.load_state_dict(weights)
+    except Exception as error:  # 存档可能是任何人写的，什么错都会有
+        optimizer.state, optimizer.param_groups = kept
+        raise foreign(path, f"优化器和模型装不下（{error!s:.200}）") from error
 
 
 def _collect(model: nn.Module, optimizer: Optimizer) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """``(张量, 其余)``：优化器状态里的张量按参数的名字存，``keys`` 记着它们原来在哪里。"""
     state, content = model.state_dict(), optimizer.state_dict()  # 前者同时让 FSDP2 把参数切回片
     names = _names(model, optimizer)
-    tensors = {_MODEL + name: value for name, value in _tensors(state)}
+    tensors = {MODEL + name: value for name, value in _tensors(state)}
     for i, values in content["state"].items():
         for key, value in _tensors(values):
-            tensors[_OPTIMIZER + f"{names[i]}:{key}"] = value
+            tensors[OPTIMIZER + f"{names[i]}:{key}"] = value
     return tensors, {
         "names": names,
         "keys": {i: [key for key, _ in _tensors(s)] for i, s in content["state"].items()},
@@ -186,18 +203,7 @@ def _others(state: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _model_part(tensors: Mapping[str, Tensor]) -> dict[str, Any]:
-    return {n.removeprefix(_MODEL): t for n, t in tensors.items() if n.startswith(_MODEL)}
-
-
-def _read_rest(path: Path) -> dict[str, Any]:
-    try:
-        content: dict[str, Any] = torch.load(path / _REST, map_location="cpu", weights_only=True)
-    except Exception as error:  # 文件可能是任何人写的，什么错都会有
-        raise CheckpointError(
-            f"存档 {path.name} 里应有 save_sharded 写的 {_REST}，实际没有，或者里面有不普通的"
-            "东西，已拒绝加载。单进程的存档请用 load_checkpoint 读。"
-        ) from error
-    return content
+    return {n.removeprefix(MODEL): t for n, t in tensors.items() if n.startswith(MODEL)}
 
 
 def _together(action: Callable[[], Any], what: str) -> list[Any]:

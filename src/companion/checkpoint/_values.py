@@ -8,10 +8,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from companion.checkpoint._pickled import is_simple_key
 from companion.errors import ArgumentError
 
 _NUMBERS: tuple[type[Any], ...] = (bool, int, float, complex, bytes)  # bool 在前：它是 int 的子类
 _KEYS = (str, int, float, bool, type(None), tuple)
+_SPARE = 4096  # 展开（expand）的张量比它的存储多出这么多字节，就照实写成一块
 
 
 def plain(value: Any, where: str = "state") -> Any:
@@ -42,7 +44,7 @@ def _plain(value: Any, where: str, seen: dict[Any, Any]) -> Any:
         if isinstance(value, kind):
             return kind(value)
     if type(value) in (Tensor, nn.Parameter):
-        return _plain_tensor(value, seen)
+        return _plain_tensor(value, where, seen)
     if isinstance(value, np.ndarray) and value.dtype.kind in "biufc":
         return _plain_array(value)
     if isinstance(value, Mapping):
@@ -56,13 +58,19 @@ def _plain(value: Any, where: str, seen: dict[Any, Any]) -> Any:
     raise _not_plain(value, where)
 
 
-def _plain_tensor(value: Tensor, seen: dict[Any, Any]) -> Tensor:
+def _plain_tensor(value: Tensor, where: str, seen: dict[Any, Any]) -> Tensor:
     tensor = value.detach()
+    if tensor.is_meta or tensor.is_quantized:
+        raise ArgumentError(
+            f"{where} 应是有数值、没有量化的张量，实际是 {tensor.dtype}、在 {tensor.device} 上。"
+            "量化的先 dequantize()，meta 的先 to_empty() 再赋值。"
+        )
     if tensor.layout != torch.strided:
         return tensor
     storage = tensor.untyped_storage()
     start = storage.data_ptr()
-    covers = tensor.numel() * tensor.element_size() >= storage.nbytes()
+    wanted = tensor.numel() * tensor.element_size()
+    covers = storage.nbytes() <= wanted <= storage.nbytes() + _SPARE
     if covers and seen.setdefault(start, tensor.dtype) == tensor.dtype:
         return tensor
     view = (start, tensor.storage_offset(), tensor.shape, tensor.stride(), tensor.dtype)
@@ -81,7 +89,13 @@ def _plain_key(key: Any, where: str) -> Any:
         key = key.item()
     if not isinstance(key, _KEYS):
         raise _not_plain(key, f"{where} 的键")
-    return _plain(key, f"{where} 的键", {})
+    plain_key = _plain(key, f"{where} 的键", {})
+    if not is_simple_key(plain_key):
+        raise ArgumentError(
+            f"{where} 的键应是数、字符串，或至多 8 个它们的元组，实际是 {plain_key!r:.60}。"
+            "请换成字符串。"
+        )
+    return plain_key
 
 
 def _inside(where: str, key: Any) -> str:

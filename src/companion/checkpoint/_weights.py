@@ -51,6 +51,11 @@ def import_weights(model: nn.Module, path: str | Path) -> None:
     from safetensors import SafetensorError, safe_open
     from safetensors.torch import load_file
 
+    path = Path(path)
+    if path.exists() and not path.is_file():
+        raise CorruptCheckpointError(
+            f"{path} 应是 safetensors 文件，实际是目录、管道或设备。请核对路径。"
+        )
     try:
         weights = load_file(path)
         with safe_open(path, framework="pt") as file:
@@ -67,20 +72,31 @@ def import_weights(model: nn.Module, path: str | Path) -> None:
 
 
 def check_matches(model: nn.Module, weights: Mapping[str, Tensor]) -> None:
-    """``weights`` 的名字、形状与 ``model`` 的全都相符就什么也不做。
+    """``weights`` 的名字、形状和种类与 ``model`` 的全都相符就什么也不做。
+
+    种类是浮点、整数、布尔还是复数，稀不稀疏，量化没有，有没有数值；精度可以不同。
 
     Raises:
-        MismatchError: 各列出至多三个：模型有而权重缺的，权重多出的，形状不同的。
+        MismatchError: 各列出至多三个：模型有而权重缺的，权重多出的，形状、种类不同的。
     """
     ours = model.state_dict()
+    if not isinstance(weights, Mapping):
+        raise MismatchError(
+            f"权重应是名字到张量的字典，实际是 {type(weights).__name__}。请换成这个模型的存档。"
+        )
     both = [name for name in ours if name in weights]
     reshaped = [name for name in both if _shape(ours[name]) != _shape(weights[name])]
+    changed = [n for n in both if n not in reshaped and _differ(ours[n], weights[n])]
     problems = [
         _listed("缺 ", [name for name in ours if name not in weights]),
         _listed("多出 ", [name for name in weights if name not in ours]),
         _listed(
             "形状不同：",
             [f"{n} 应为 {_shape(ours[n])}，实际是 {_shape(weights[n])}" for n in reshaped],
+        ),
+        _listed(
+            "种类不同：",
+            [f"{n} 应为 {ours[n].dtype}，实际是 {_kind(weights[n])}" for n in changed],
         ),
     ]
     if any(problems):
@@ -121,10 +137,30 @@ def _same_tensors(model: nn.Module) -> list[list[str]]:
     return list(groups.values())
 
 
+def _differ(ours: object, theirs: object) -> bool:
+    """一个装不进另一个：会丢掉虚部、小数，或者根本没有数值。"""
+    if not (isinstance(ours, Tensor) and isinstance(theirs, Tensor)):
+        return False  # 模型自己的 extra_state，由模型自己看
+    return theirs.is_meta or any(
+        getter(ours) != getter(theirs)
+        for getter in (
+            *(Tensor.is_floating_point, Tensor.is_complex, lambda x: x.dtype == torch.bool),
+            *(lambda x: x.layout, lambda x: x.is_quantized),
+        )
+    )
+
+
+def _kind(value: Tensor) -> str:
+    strange = "meta 上的 " if value.is_meta else ""
+    return f"{strange}{value.dtype}" + (
+        "" if value.layout == torch.strided else f"、{value.layout}"
+    )
+
+
 def _shape(value: object) -> tuple[int, ...] | None:
     return tuple(value.shape) if isinstance(value, Tensor) else None
 
 
-def _listed(verb: str, names: Sequence[str]) -> str:
+def _listed(verb: str, names: Sequence[object]) -> str:
     more = f" 等 {len(names)} 个" if len(names) > 3 else ""
-    return f"{verb}{'、'.join(names[:3])}{more}" if names else ""
+    return f"{verb}{'、'.join(f'{name!s:.200}' for name in names[:3])}{more}" if names else ""

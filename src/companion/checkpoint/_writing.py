@@ -14,9 +14,9 @@ from typing import Any
 import torch
 
 from companion._common import TEMPORARY, sync_directory, sync_file
-from companion.checkpoint._disk import FileRecord, HashingFile, hash_file, make_folder
+from companion.checkpoint._disk import FileRecord, HashingFile, file_sizes, hash_file, make_folder
 from companion.checkpoint._folder import next_name, saves
-from companion.checkpoint._manifest import file_names, write_manifest
+from companion.checkpoint._manifest import write_manifest
 from companion.checkpoint._values import plain
 from companion.errors import ArgumentError, CheckpointError
 
@@ -80,7 +80,7 @@ def staging(
         try:
             yield directory
             records = dict(written or {})
-            for file in set(file_names(directory)) - records.keys():
+            for file in file_sizes(directory).keys() - records.keys():
                 records[file] = _hash_and_sync(directory / file)
             write_manifest(directory, {**info, "step": step}, records)  # 清单最后写
             sync_directory(directory)
