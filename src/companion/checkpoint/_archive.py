@@ -57,12 +57,15 @@ def read_archive(file: BufferedReader, values: bool = True) -> Any:
 
     Args:
         file: 打开的文件。
-        values: 假就不读张量的值，张量都在 meta 上；只看文件对不对时用，很快。
+        values: 假就不读张量的值，张量都在 meta 上；只看文件对不对时用，很快（有稀疏的例外）。
 
     Raises:
         Exception: ``file`` 不是这样的文件，或者里面有别的东西；什么错都会有。
     """
-    value = _Archive(file, "cpu" if values else "meta").load()
+    archive = _Archive(file, "cpu" if values else "meta")
+    value = archive.load()
+    if archive.sparse and not values:  # 稀疏张量的下标对不对，要看值
+        value = _Archive(file, "cpu").load()
     _check_plain(value)
     return value
 
@@ -76,6 +79,7 @@ class _Archive:
     def __init__(self, file: BufferedReader, device: str) -> None:
         self._file, self._records, self._device = file, _records(file), device
         self._storages: dict[str, UntypedStorage] = {}
+        self.sparse = False
         self._spare = file.seek(0, 2) + _SPARE
         self._makers: dict[str, Callable[..., Any]] = {
             "torch._utils._rebuild_tensor_v2": self._tensor,
@@ -151,9 +155,10 @@ class _Archive:
     def _sparse_tensor(self, layout: torch.layout, data: tuple[Any, ...]) -> Tensor:
         tensors = [item for item in data if isinstance(item, Tensor)]
         self._spend(sum(tensor.nbytes for tensor in tensors))
-        checked: dict[str, Any] = {"check_invariants": True}
+        self.sparse = True
         if self._device == "meta":
             return tensors[0]
+        checked: dict[str, Any] = {"check_invariants": True}
         if layout is torch.sparse_coo:
             indices, values, size, coalesced = data
             return torch.sparse_coo_tensor(

@@ -1,5 +1,7 @@
 import errno
+import itertools
 import json
+import os
 
 import pytest
 import torch
@@ -163,3 +165,74 @@ def test_a_state_that_is_no_tensor_cannot_be_exported(tmp_path):
     with pytest.raises(ArgumentError, match="safetensors 只装张量，实际 _extra_state 是 dict"):
         export_weights(Extra(1, 1), tmp_path / "w.safetensors")
     assert list(tmp_path.iterdir()) == []
+
+
+# —— 装不进去的种类
+
+
+def strange_weights():
+    value = torch.ones(2, 3)
+    yield "meta", value.to("meta")
+    yield "sparse", value.to_sparse()
+    yield "csr", value.to_sparse_csr()
+    yield "quantized", torch.quantize_per_tensor(value, 0.1, 0, torch.qint8)
+    for dtype in (torch.bool, torch.int64, torch.uint8, torch.complex64, torch.complex32):
+        yield str(dtype), value.to(dtype)
+    yield "a number", 5
+    yield "nothing", None
+    yield "a list", [[1.0] * 3] * 2
+    yield "an array", value.numpy()
+
+
+@pytest.mark.filterwarnings("ignore:torch.quantize_per", "ignore:Sparse", "ignore:Complex")
+def test_a_weight_that_cannot_be_cast_safely_is_refused_by_name():
+    model = nn.Linear(3, 2)
+    for kind, value in strange_weights():
+        with pytest.raises(MismatchError, match="weight 应为") as caught:
+            check_matches(model, {"weight": value, "bias": torch.ones(2)})
+        assert "bias" not in str(caught.value), kind
+
+
+def test_a_weight_of_another_precision_is_accepted():
+    for ours, theirs in itertools.product(
+        (torch.float64, torch.float32, torch.bfloat16, torch.float8_e5m2), repeat=2
+    ):
+        check_matches(
+            nn.Linear(3, 2).to(ours),
+            {"weight": torch.ones(2, 3).to(theirs), "bias": torch.ones(2).to(theirs)},
+        )
+    counter = nn.BatchNorm1d(2)
+    state = counter.state_dict() | {"num_batches_tracked": torch.tensor(3, dtype=torch.int32)}
+    check_matches(counter, state)
+    for wrong in (3.0, True, 3j):
+        with pytest.raises(MismatchError, match="num_batches_tracked 应为"):
+            check_matches(counter, state | {"num_batches_tracked": torch.tensor(wrong)})
+
+
+def test_weights_that_are_no_dictionary_of_names_are_refused():
+    for weights in (None, 5, [("weight", 1)], "weight", torch.ones(2)):
+        with pytest.raises(MismatchError, match="权重应是名字到张量的字典"):
+            check_matches(nn.Linear(3, 2), weights)
+    with pytest.raises(MismatchError, match="多出"):
+        check_matches(nn.Linear(3, 2), nn.Linear(3, 2).state_dict() | {5: 1, (1, 2): 2})
+
+
+@pytest.mark.parametrize("dtype", [torch.int32, torch.bool, torch.complex64])
+def test_a_file_with_weights_of_another_kind_leaves_the_model_as_it_is(tmp_path, dtype):
+    from safetensors.torch import save_file
+
+    model = nn.Linear(3, 2)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    weights = {"weight": torch.ones(2, 3, dtype=dtype), "bias": torch.zeros(2)}
+    save_file(weights, tmp_path / "w.safetensors")
+    with pytest.raises(MismatchError, match="weight 应为"):
+        import_weights(model, tmp_path / "w.safetensors")
+    assert all(torch.equal(model.state_dict()[name], value) for name, value in before.items())
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="这个系统没有管道")
+def test_a_pipe_or_a_folder_is_no_weights_file_and_never_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    for path in (tmp_path / "pipe", tmp_path, "/dev/zero"):
+        with pytest.raises(CorruptCheckpointError, match="应是 safetensors 文件"):
+            import_weights(nn.Linear(3, 2), path)
