@@ -1,6 +1,6 @@
-"""张量的分片读写，建在 torch 的 DCP 上：每个进程一个文件，``.metadata`` 记着哪一片在哪里。
+"""张量的分片读写，建在 torch 的 DCP 上：每个进程一个文件，DCP 安排谁写、谁读哪一片。
 
-DCP 读的时候用 pickle，能藏着代码；所以读文件的是 ``_chunks``，DCP 只安排谁读哪一片。
+DCP 读的时候用 pickle，能藏着代码；所以哪一片在哪里、里面是什么，都由 ``_chunks`` 读。
 DCP 载入要半秒，所以在用到它的函数里才导入。
 """
 
@@ -14,20 +14,23 @@ import torch
 from torch import Tensor, nn
 from torch.futures import Future
 
-from companion.checkpoint._chunks import Stored, read_chunk
+from companion.checkpoint._chunks import Chunk, Stored, read_chunk, write_stored
 from companion.device import model_device
+from companion.distributed import is_main
 from companion.errors import CheckpointError
 
 _PLACE = "companion.sharded"  # 切了片的张量拿走之后，原处是 {_PLACE: 名字}
 
 
 def write_tensors(directory: Path, tensors: Mapping[str, Tensor]) -> None:
-    """什么也不返回：各进程把自己的那些片写进 ``directory``；每个进程都要调用。"""
+    """什么也不返回：各进程把自己的那些片写进 ``directory``，再由 0 号进程写 ``chunks.json``。"""
     from torch.distributed.checkpoint.filesystem import FileSystemWriter
     from torch.distributed.checkpoint.state_dict_saver import save
 
     with _calling_dcp():
         save(dict(tensors), storage_writer=FileSystemWriter(directory))
+    if is_main():
+        write_stored(directory, _written(directory))
 
 
 def read_tensors(
@@ -86,6 +89,24 @@ def put_shards(value: Any, make: Callable[[str], Tensor]) -> Any:
         items = [put_shards(item, make) for item in value]
         return items if isinstance(value, list) else tuple(items)
     return value
+
+
+def _written(directory: Path) -> dict[str, Stored]:
+    """DCP 刚写下的各个张量。读的是 pickle，所以只能用在自己刚写的目录上。"""
+    from torch.distributed.checkpoint.filesystem import FileSystemReader
+
+    metadata: Any = FileSystemReader(directory).read_metadata()
+    places = {(index.fqn, index.offset): place for index, place in metadata.storage_data.items()}
+    stored = {}
+    for name, entry in metadata.state_dict_metadata.items():
+        chunks = [
+            Chunk(each.offsets, each.sizes, place.relative_path, place.offset, place.length)
+            for each in entry.chunks
+            if each.sizes.numel()
+            for place in [places[name, each.offsets]]
+        ]
+        stored[name] = Stored(entry.properties.dtype, entry.size, chunks)
+    return stored
 
 
 def _metadata(stored: Mapping[str, Stored]) -> Any:

@@ -4,9 +4,9 @@ import hashlib
 import os
 import stat
 import sys
-from io import BufferedRandom, BufferedReader, RawIOBase
+from io import BufferedRandom, BufferedReader
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple
+from typing import BinaryIO, NamedTuple
 
 from companion._common import sync_directory
 
@@ -43,34 +43,6 @@ class HashingFile:
     def record(self) -> FileRecord:
         """到现在为止写下的字节数和它们的 sha256。"""
         return FileRecord(self._bytes, self._hash.hexdigest())
-
-
-class FilePart(RawIOBase):
-    """``file`` 从 ``start`` 起的 ``length`` 字节，读起来像单独的一个文件。"""
-
-    def __init__(self, file: BufferedReader, start: int, length: int) -> None:
-        self._file, self._start, self._length, self._at = file, start, length, 0
-
-    def readable(self) -> bool:
-        """总是真。"""
-        return True
-
-    def seekable(self) -> bool:
-        """总是真。"""
-        return True
-
-    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        """移到 ``offset`` 处，返回移到了哪里。"""
-        self._at = max(offset + (0, self._at, self._length)[whence], 0)
-        return self._at
-
-    def readinto(self, buffer: Any) -> int:
-        """读进 ``buffer``，返回读了几个字节。"""
-        self._file.seek(self._start + self._at)
-        left = max(self._length - self._at, 0)
-        count = self._file.readinto(memoryview(buffer)[:left])
-        self._at += count
-        return count
 
 
 def hash_file(file: BufferedReader | BufferedRandom, most: int = sys.maxsize - 1) -> FileRecord:

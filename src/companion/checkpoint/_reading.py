@@ -8,7 +8,7 @@ from companion.checkpoint._archive import read_archive
 from companion.checkpoint._disk import is_regular, open_regular
 from companion.checkpoint._folder import saves
 from companion.checkpoint._manifest import ADVICE, verify
-from companion.checkpoint._rest import REST, check_sharded
+from companion.checkpoint._sharded import check_sharded, is_sharded
 from companion.checkpoint._writing import STATE
 from companion.errors import CheckpointError, printable
 
@@ -34,7 +34,7 @@ def load_checkpoint(path: str | Path) -> tuple[dict[str, Any], dict[str, Any]]:
     if not (path / STATE).exists():
         raise CheckpointError(
             f"存档 {path.name} 里应有 {STATE}，实际没有：它不是 save_checkpoint 存的。"
-            "FSDP 的分片存档请用 companion.checkpoint.sharded 读。"
+            "FSDP 的分片存档请用 load_sharded 读。"
         )
     return _read_state(path), info
 
@@ -42,7 +42,7 @@ def load_checkpoint(path: str | Path) -> tuple[dict[str, Any], dict[str, Any]]:
 def newest_good(folder: str | Path, report: Callable[[str], None] = print) -> Save | None:
     """最新的完好的存档；一个也没有就是 ``None``。跳过的每一个都用 ``report`` 说一行。
 
-    除了同 ``verify`` 一样核对，还看一遍内容加载得了；张量的值只为校验和读一遍。
+    除了同 ``verify`` 一样核对，还加载一遍，加载不了的也跳过；加载出来的随即丢掉。
     """
     for path in reversed(saves(folder)):
         try:
@@ -56,15 +56,15 @@ def newest_good(folder: str | Path, report: Callable[[str], None] = print) -> Sa
 
 def _check_content(path: Path) -> None:
     if is_regular(path / STATE):
-        _read_state(path, values=False)
-    if is_regular(path / REST):
+        _read_state(path)
+    if is_sharded(path):
         check_sharded(path)
 
 
-def _read_state(path: Path, values: bool = True) -> dict[str, Any]:
+def _read_state(path: Path) -> dict[str, Any]:
     try:
         with open_regular(path / STATE) as file:
-            state = read_archive(file, values)
+            state = read_archive(file)
     except Exception as error:  # 文件可能是任何人写的，什么错都会有
         raise _foreign(path, "实际还有别的东西，已拒绝加载，什么也没有执行") from error
     if not isinstance(state, dict):

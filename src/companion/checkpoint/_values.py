@@ -8,12 +8,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from companion.checkpoint._pickled import is_simple_key
 from companion.errors import ArgumentError
 
 _NUMBERS: tuple[type[Any], ...] = (bool, int, float, complex, bytes)  # bool 在前：它是 int 的子类
 _KEYS = (str, int, float, bool, type(None), tuple)
-_SPARE = 4096  # 展开（expand）的张量比它的存储多出这么多字节，就照实写成一块
+_BIG = 1 << 60  # 更大的整数做键，能凑出成片相同的散列值，字典就慢得不动了
+SCALARS = (str, int, float, bool, complex, bytes, type(None))
+SPARE = 4096  # 展开（expand）的张量比它的存储多出这么多字节，就照实写成一块
 
 
 def plain(value: Any, where: str = "state") -> Any:
@@ -31,6 +32,18 @@ def plain(value: Any, where: str = "state") -> Any:
         ArgumentError: 有别的对象；消息里是它的位置，如 ``state.scheduler.foo``。
     """
     return _plain(value, where, {})
+
+
+def is_simple_key(key: Any) -> bool:
+    """``key`` 可以做键：数、字符串、只有它们的短元组；算散列值要不了多久。"""
+    items = key if type(key) is tuple else (key,)
+    small = all(abs(item) <= _BIG for item in items if type(item) is int)
+    return small and len(items) <= 8 and all(type(item) in _KEYS[:-1] for item in items)
+
+
+def is_shape(sizes: Any) -> bool:
+    """``sizes`` 是不超过 64 个 0 或更大的整数。"""
+    return len(sizes) <= 64 and all(type(n) is int and 0 <= n < 1 << 60 for n in sizes)
 
 
 def _plain(value: Any, where: str, seen: dict[Any, Any]) -> Any:
@@ -70,7 +83,7 @@ def _plain_tensor(value: Tensor, where: str, seen: dict[Any, Any]) -> Tensor:
     storage = tensor.untyped_storage()
     start = storage.data_ptr()
     wanted = tensor.numel() * tensor.element_size()
-    covers = storage.nbytes() <= wanted <= storage.nbytes() + _SPARE
+    covers = storage.nbytes() <= wanted <= storage.nbytes() + SPARE
     if covers and seen.setdefault(start, tensor.dtype) == tensor.dtype:
         return tensor
     view = (start, tensor.storage_offset(), tensor.shape, tensor.stride(), tensor.dtype)

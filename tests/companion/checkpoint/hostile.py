@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-from companion.checkpoint import _archive, _chunks, _pickled
+from companion.checkpoint import _archive, _chunks, _dcp
 from companion.checkpoint._manifest import _seal
 
 
@@ -85,14 +85,14 @@ def named():
     from torch.distributed.checkpoint import filesystem, metadata
 
     modules = (torch._utils, torch.serialization, torch, filesystem, metadata)
-    modules += (_archive, _chunks, _pickled)
+    modules += (_archive, _chunks, _dcp)
     members = [
         *(vars(metadata)[name] for name in metadata.__all__),
         *(metadata._MEM_FORMAT_ENCODING, filesystem._StorageInfo, filesystem.FileSystemReader),
         *(torch.serialization._get_layout, torch._utils._rebuild_tensor_v2),
         *(torch.Tensor, torch.nn.Parameter, torch.UntypedStorage, torch.FloatStorage),
         *(OrderedDict, Path, type(Path()), hashlib.sha256, bytearray, dict, object),
-        *(_pickled.Name, _pickled.Made, _archive._Archive, _chunks.Chunk, _chunks.Stored),
+        *(_archive._Thing, _archive._Machine, _chunks.Chunk, _chunks.Stored),
     ]
     return [*modules, *members]
 

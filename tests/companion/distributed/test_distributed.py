@@ -101,7 +101,7 @@ class Hostile:
         return Path.touch, (self.file,)
 
 
-@pytest.mark.parametrize("name", [".metadata", "rest.pt"])
+@pytest.mark.parametrize("name", ["chunks.json", "rest.pt", "__0_0.distcp"])
 def test_code_hidden_in_a_sharded_save_is_refused_and_not_run(name, tmp_path, monkeypatch):
     model = make()
     path = save_sharded(tmp_path, model, adam(model), {}, step=0)
