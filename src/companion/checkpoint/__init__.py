@@ -9,7 +9,8 @@
 - ``_manifest`` 清单：写、核对
 - ``_values``   把状态换成普通的值
 - ``_weights``  只要权重：safetensors 的导出和导入
-- ``_sharded``  FSDP2 的分片存档；``_dcp`` 写张量、安排谁读哪一片，``_chunks`` 记着哪一片在哪里
+- ``_sharded``  FSDP2 的分片存档；``_dcp`` 写张量、安排谁读哪一片，``_chunks`` 记着哪一片在哪里，
+  ``_rest`` 是其余的
 - ``_archive``  读 ``torch.save`` 写的文件：不该有的都不收
 - ``_disk``     边写边算校验和，只碰普通文件
 """

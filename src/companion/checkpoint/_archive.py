@@ -44,7 +44,9 @@ def read_archive(file: BinaryIO) -> Any:
     size = _check_zip(file)
     file.seek(0)
     pickled = torch._C.PyTorchFileReader(file).get_record("data.pkl")  # 正是 torch.load 要读的
-    _rehearse(pickled, size)
+    machine = _Machine(len(pickled), size)
+    for opcode, given, _ in pickletools.genops(pickled):
+        machine.step(opcode.name, given)
     file.seek(0)
     with torch.serialization.safe_globals([(_empty_bytes, "builtins.bytes")]):
         value = torch.load(file, map_location="cpu", weights_only=True)
@@ -94,15 +96,10 @@ def _check_tail(file: BinaryIO, directory: int) -> int:
     return size
 
 
-def _rehearse(pickled: bytes, size: int) -> None:
-    """``pickled`` 照 ``torch.save`` 写普通值的样子，就什么也不做；否则抛出 ``ValueError`` 等。"""
-    machine = _Machine(len(pickled), size)
-    for opcode, given, _ in pickletools.genops(pickled):
-        machine.step(opcode.name, given)
-
-
 class _Machine:
-    """走一遍 pickle 的指令，栈上只有数、字符串、元组和 ``_Thing``。"""
+    """空走一遍 pickle 的指令，不是 ``torch.save`` 写普通值时的就出错；栈上只有数、字符串、元组和
+    ``_Thing``。
+    """
 
     def __init__(self, most_bytes: int, most_sparse: int) -> None:
         self._stack: list[Any] = []
@@ -170,7 +167,7 @@ class _Machine:
         raise ValueError(f"pickle 里有不该有的 {function.kind}，或者它的参数不对")
 
     def _spend(self, kind: str, count: int) -> _Thing:
-        """记下要造多大；文件里的一份东西可以反复引用，加起来不能比文件大。"""
+        """记下要造、要查多少；文件里的一份东西可以反复引用，加起来不能比文件大。"""
         self._left[kind] -= count
         if self._left[kind] < 0:
             raise ValueError("里面的东西加起来比文件大")

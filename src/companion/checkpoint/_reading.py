@@ -8,7 +8,7 @@ from companion.checkpoint._archive import read_archive
 from companion.checkpoint._disk import is_regular, open_regular
 from companion.checkpoint._folder import saves
 from companion.checkpoint._manifest import ADVICE, verify
-from companion.checkpoint._sharded import check_sharded, is_sharded
+from companion.checkpoint._rest import REST, check_sharded
 from companion.checkpoint._writing import STATE
 from companion.errors import CheckpointError, printable
 
@@ -57,7 +57,7 @@ def newest_good(folder: str | Path, report: Callable[[str], None] = print) -> Sa
 def _check_content(path: Path) -> None:
     if is_regular(path / STATE):
         _read_state(path)
-    if is_sharded(path):
+    if is_regular(path / REST):
         check_sharded(path)
 
 

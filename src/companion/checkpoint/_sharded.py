@@ -5,19 +5,18 @@
 记着；其余的都在 ``rest.pt`` 里。这两个文件由 0 号进程写。
 """
 
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from itertools import zip_longest
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from companion._common import TEMPORARY
-from companion.checkpoint._archive import read_archive
-from companion.checkpoint._chunks import Stored, read_chunk, read_stored
+from companion.checkpoint._chunks import Stored, read_stored
 from companion.checkpoint._dcp import (
     empty_shard,
     put_shards,
@@ -25,16 +24,14 @@ from companion.checkpoint._dcp import (
     take_shards,
     write_tensors,
 )
-from companion.checkpoint._disk import is_regular, open_regular
+from companion.checkpoint._disk import is_regular
 from companion.checkpoint._manifest import read_files, verify
+from companion.checkpoint._rest import MODEL, OPTIMIZER, REST, Rest, read_rest, refusing
 from companion.checkpoint._values import plain
 from companion.checkpoint._weights import check_matches
 from companion.checkpoint._writing import staging
 from companion.distributed import gather_objects, is_main, unwrap
 from companion.errors import ArgumentError, CheckpointError, CompanionError, MismatchError
-
-REST = "rest.pt"
-_MODEL, _OPTIMIZER = "model.", "optimizer."  # 张量名字的开头
 
 
 def save_sharded(
@@ -90,7 +87,7 @@ def load_sharded(path: str | Path, model: nn.Module, optimizer: Optimizer) -> di
         CheckpointError: 没有这个存档，或里面有不该有的东西，已拒绝加载。
     """
     path, model = Path(path), unwrap(model)
-    with _refusing(path):
+    with refusing(path):
         content, stored, targets = _open(path, model)
         names, state = _names(model, optimizer), content.optimizer["state"]
         _check_names(content.names, names)
@@ -112,7 +109,7 @@ def load_sharded(path: str | Path, model: nn.Module, optimizer: Optimizer) -> di
 def load_sharded_weights(path: str | Path, model: nn.Module) -> None:
     """什么也不返回：只把存档里的权重装进 ``model``。每个进程都要调用；其余同 ``load_sharded``。"""
     path, model = Path(path), unwrap(model)
-    with _refusing(path):
+    with refusing(path):
         content, stored, targets = _open(path, model)
         _read(path, stored, targets)
         model.load_state_dict(_model_part(targets) | content.model)
@@ -123,78 +120,20 @@ def is_sharded(path: str | Path) -> bool:
     return is_regular(Path(path) / REST)
 
 
-def check_sharded(path: Path) -> None:
-    """``path`` 里确实是 ``save_sharded`` 写的东西，就什么也不做；各片都读一遍，读完就丢。
-
-    Raises:
-        CheckpointError: 不是。
-    """
-    with _refusing(path):
-        stored = read_stored(path, read_files(path))
-        _read_rest(path, stored)
-        for entry in stored.values():
-            for chunk in entry.chunks:
-                read_chunk(path, entry, chunk)
-
-
-class _Rest(NamedTuple):
-    """``rest.pt`` 的内容：张量之外的一切。"""
-
-    names: list[str]  # 优化器更新的参数，次序同它们的编号
-    keys: dict[int, list[str]]  # 编号到优化器状态里哪几样是张量
-    model: dict[str, Any]
-    optimizer: dict[str, Any]
-    rest: dict[str, Any]
-
-    def moments(self) -> list[tuple[int, str, str]]:
-        """优化器状态里的张量：``(参数的编号, 在它的状态里的名字, 存的名字)``。"""
-        return [
-            (i, key, _OPTIMIZER + f"{self.names[i]}:{key}")
-            for i, keys in self.keys.items()
-            for key in keys
-        ]
-
-
-@contextmanager
-def _refusing(path: Path) -> Iterator[None]:
-    """存档可能是任何人写的，读的时候什么错都会有；换成说得清的。"""
-    try:
-        yield
-    except CompanionError:
-        raise
-    except Exception as error:
-        raise CheckpointError(
-            f"存档 {path.name} 里应是这一版 save_sharded 写的东西，实际不是（{error!s:.200}），"
-            "已拒绝加载。单进程的存档请用 load_checkpoint 读；被人改写过的不要用。"
-        ) from error
-
-
-def _open(path: Path, model: nn.Module) -> tuple[_Rest, dict[str, Stored], dict[str, Tensor]]:
+def _open(path: Path, model: nn.Module) -> tuple[Rest, dict[str, Stored], dict[str, Tensor]]:
     """``(rest.pt 的内容, 有哪些张量, 装得下权重的空张量)``；核对过，模型也对得上。"""
     _together(lambda: verify(path) if is_main() else None, f"核对存档 {path}")
     stored = read_stored(path, read_files(path))
-    content = _read_rest(path, stored)
+    content = read_rest(path, stored)
     shapes = {name: entry.like() for name, entry in stored.items()}
     check_matches(model, _model_part(shapes) | content.model)
     ours = _tensors(model.state_dict())  # 让 FSDP2 把参数切回片
-    return content, stored, {_MODEL + name: torch.empty_like(value) for name, value in ours}
-
-
-def _read_rest(path: Path, stored: Mapping[str, Stored]) -> _Rest:
-    with open_regular(path / REST) as file:
-        content = _Rest(**read_archive(file))
-    state, kinds = content.optimizer["state"], [type(part) for part in content]
-    if kinds != [list, dict, dict, dict, dict] or content.keys.keys() != state.keys():
-        raise ValueError(f"{REST} 里五样东西的种类不对")
-    missing = [full for _, _, full in content.moments() if full not in stored]
-    if _tensors(content.model) or missing:
-        raise ValueError(f"{REST} 里应没有模型的张量，优化器的应都存着，实际缺 {missing[:3]}")
-    return content
+    return content, stored, {MODEL + name: torch.empty_like(value) for name, value in ours}
 
 
 def _read(path: Path, stored: dict[str, Stored], targets: dict[str, Tensor]) -> None:
     def read() -> None:
-        with _refusing(path):
+        with refusing(path):
             read_tensors(path, stored, targets)
 
     _together(read, f"读出存档 {path}")
@@ -215,10 +154,10 @@ def _collect(model: nn.Module, optimizer: Optimizer) -> tuple[dict[str, Tensor],
     """``(张量, 其余)``：优化器状态里的张量按参数的名字存，``keys`` 记着它们原来在哪里。"""
     state, content = model.state_dict(), optimizer.state_dict()  # 前者同时让 FSDP2 把参数切回片
     names = _names(model, optimizer)
-    tensors = {_MODEL + name: value for name, value in _tensors(state)}
+    tensors = {MODEL + name: value for name, value in _tensors(state)}
     for i, values in content["state"].items():
         for key, value in _tensors(values):
-            tensors[_OPTIMIZER + f"{names[i]}:{key}"] = value
+            tensors[OPTIMIZER + f"{names[i]}:{key}"] = value
     return tensors, {
         "names": names,
         "keys": {i: [key for key, _ in _tensors(s)] for i, s in content["state"].items()},
@@ -264,7 +203,7 @@ def _others(state: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _model_part(tensors: Mapping[str, Tensor]) -> dict[str, Any]:
-    return {n.removeprefix(_MODEL): t for n, t in tensors.items() if n.startswith(_MODEL)}
+    return {n.removeprefix(MODEL): t for n, t in tensors.items() if n.startswith(MODEL)}
 
 
 def _together(action: Callable[[], Any], what: str) -> list[Any]:

@@ -286,6 +286,16 @@ def change_rest(edit):
     return damage
 
 
+def one_more(parameter):
+    """多出一个参数的状态，两处说法一致。"""
+
+    def edit(content):
+        content["keys"][parameter] = []
+        content["optimizer"]["state"][parameter] = {}
+
+    return edit
+
+
 RESTS = {
     **{f"without {k}": (lambda c, k=k: c.pop(k) and None)
        for k in ("names", "keys", "optimizer", "rest")},
@@ -300,6 +310,8 @@ RESTS = {
     "a key of nothing": lambda c: c["keys"][0].append("nothing"),
     "a key as list": lambda c: c["keys"][0].append(["step"]),
     "a state of nobody": lambda c: c["optimizer"]["state"].update({9: {}}),
+    "a negative parameter": one_more(-1),
+    "one parameter too many": one_more(7),
     "a state as number": lambda c: c["optimizer"]["state"].update({0: 1}),
     "no groups": lambda c: c["optimizer"].pop("param_groups") and None,
     "empty groups": lambda c: c["optimizer"].update(param_groups=[]),
