@@ -236,7 +236,7 @@ PLACES = {
 def test_no_attribute_of_a_class_or_function_is_set(tmp_path, full, kind, file):
     """``.metadata`` 是 pickle，从来不读，怎么改都装得下；别的都拒绝。"""
     save = save_sharded(tmp_path, *make(), {"epoch": 1}, step=1)
-    PLACES[file](save / file, b"\x80\x04" + name(full) + STATES[kind] + b"b")
+    PLACES[file](save / file, b"\x80\x02" + name(full) + STATES[kind] + b"b")
     reseal(save)
     before = attributes()
     if file == ".metadata":
