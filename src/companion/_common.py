@@ -3,6 +3,9 @@
 import difflib
 import errno
 import os
+import platform
+import random
+import stat
 import sys
 import unicodedata
 import uuid
@@ -11,14 +14,18 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from torch import nn
+import numpy as np
+import torch
+from torch import Tensor, nn
 
+from companion.errors import printable
 from companion.repro import random_state, restore_random_state
 
 TEMPORARY = ".tmp-"  # 没写完的文件和目录，名字这样开头
 
 _BUSY = {errno.EACCES, errno.EAGAIN, errno.EDEADLK}
 _NO_DIRECTORY_SYNC = {errno.EINVAL, errno.ENOTSUP}  # 有些网络文件系统不会给目录 fsync
+_NO_LINK = getattr(os, "O_NOFOLLOW", 0)
 _FAR = 1 << 30  # Windows 上锁住的字节别人读不了，所以锁远处的一个，不锁写着进程号的
 
 
@@ -37,6 +44,16 @@ def unknown_name(problem: str, wanted: str, known: Collection[str]) -> str:
     """没有叫 ``wanted`` 的：一句完整的话，列出相近的名字；一个相近的也没有，就列出全部。"""
     near = difflib.get_close_matches(wanted, known, n=3, cutoff=0.5) or sorted(known)
     return f"{problem}。相近的有：{'、'.join(near) or '（一个也没有）'}；请核对名字。"
+
+
+def say(text: str) -> None:
+    """印一行。不安全的字符写成转义；输出的编码里没有的字（如没有汉字）也一样，不会因此出错。"""
+    safe = printable(text)
+    try:
+        print(safe)
+    except UnicodeEncodeError:
+        encoding = sys.stdout.encoding or "ascii"
+        print(safe.encode(encoding, "backslashreplace").decode(encoding))
 
 
 @contextmanager
@@ -61,6 +78,26 @@ def random_state_kept() -> Iterator[None]:
         restore_random_state(before)
 
 
+def random_position() -> tuple[Any, ...]:
+    """三个全局发生器（CPU 上的）此刻在哪里；两次相等，就是中间谁也没有抽过。"""
+    legacy: Any = np.random.get_state()
+    torchs = torch.get_rng_state().numpy().tobytes()
+    return torchs, legacy[1].tobytes(), legacy[2], random.getstate()
+
+
+def same(one: Any, two: Any) -> bool:
+    """两个值（张量、数组、图像、数，和它们的容器）逐个相同；不认得的类型算相同。"""
+    if isinstance(one, Tensor | np.ndarray):
+        return torch.equal(torch.as_tensor(one).nan_to_num(), torch.as_tensor(two).nan_to_num())
+    if isinstance(one, dict):
+        return all(same(value, two.get(key)) for key, value in one.items())
+    if isinstance(one, list | tuple):
+        return all(map(same, one, two))
+    if hasattr(one, "tobytes"):  # 图像
+        return bool(one.tobytes() == two.tobytes())
+    return not isinstance(one, int | float | str | bytes) or one == two
+
+
 class FileLock:
     """``path`` 上的锁，同一时刻只有一个进程拿得到；进程怎么死，都由系统放开。
 
@@ -72,17 +109,25 @@ class FileLock:
         self.path = path
         self._file: int | None = None
 
-    def acquire(self, note: str = "") -> bool:
-        """拿到了没有；拿到了，就把 ``note`` 写进锁文件，给等着的人看。"""
-        self._file = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o644)
+    def acquire(self) -> bool:
+        """拿到了没有；拿到了，就把进程号和机器名写进锁文件，给等着的人看。"""
+        with suppress(FileNotFoundError):
+            found = self.path.lstat()
+            if not stat.S_ISREG(found.st_mode) or found.st_nlink > 1:
+                self.path.unlink()  # 别人放的链接、管道：写进去，就写到别处了
+        self._file = os.open(self.path, os.O_RDWR | os.O_CREAT | _NO_LINK, 0o644)
         if not _try_lock(self._file):
             self.release()
             return False
-        if note:
-            os.ftruncate(self._file, 0)
-            os.lseek(self._file, 0, os.SEEK_SET)
-            os.write(self._file, note.encode())
+        os.ftruncate(self._file, 0)
+        os.lseek(self._file, 0, os.SEEK_SET)
+        os.write(self._file, f"{os.getpid()} {platform.node()}\n".encode())
         return True
+
+    def owner(self) -> tuple[str, str]:
+        """拿着它的进程：``(进程号, 机器名)``；在这台机器上，机器名是空串。"""
+        pid, _, host = self.path.read_bytes()[:200].decode(errors="replace").strip().partition(" ")
+        return pid or "（号码未知）", "" if host == platform.node() else host
 
     def release(self) -> None:
         """放开；没有拿着，就什么也不做。"""

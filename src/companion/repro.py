@@ -1,5 +1,6 @@
 """可复现：固定随机种子，存取随机数发生器的状态，写出这次运行的环境。"""
 
+import json
 import os
 import platform
 import random
@@ -15,11 +16,16 @@ from companion.errors import ArgumentError
 
 __all__ = [
     "Environment",
+    "RandomSource",
     "environment",
+    "generator_state",
     "random_state",
+    "restore_generator_state",
     "restore_random_state",
     "seed_everything",
 ]
+
+RandomSource = torch.Generator | random.Random | np.random.Generator | np.random.RandomState
 
 
 def seed_everything(seed: int) -> None:
@@ -44,7 +50,7 @@ def random_state() -> dict[str, Any]:
     legacy: Any = np.random.get_state()  # 五项：名字、624 个数、位置、存着一个高斯数吗、那个数
     _, key, position, has_gauss, cached = legacy
     return {
-        "python": [version, list(numbers), gauss],
+        "python": [version, torch.tensor(numbers), gauss],  # 625 个整数；装在张量里存得快
         "numpy": [torch.tensor(key.astype(np.int64)), int(position), int(has_gauss), float(cached)],
         "torch": torch.get_rng_state(),
         "accelerators": _accelerator_states(),
@@ -57,13 +63,37 @@ def restore_random_state(state: Mapping[str, Any]) -> None:
     加速器比记下时少，多出来的状态就不用。
     """
     version, numbers, gauss = state["python"]
-    random.setstate((version, tuple(numbers), gauss))
+    random.setstate((version, tuple(numbers.tolist()), gauss))
     key, position, has_gauss, cached = state["numpy"]
     np.random.set_state(("MT19937", key.numpy().astype(np.uint32), position, has_gauss, cached))
     torch.set_rng_state(state["torch"])
     module, count = _accelerators()
     for i, saved in enumerate(state["accelerators"][:count]):
         module.set_rng_state(saved, i) if count > 1 else module.set_rng_state(saved)
+
+
+def generator_state(source: RandomSource) -> Any:
+    """自己的一个发生器此刻的状态；只有数、字符串、字节和列表，可以存进文件，可以用 == 比较。"""
+    if isinstance(source, torch.Generator):
+        return source.get_state().numpy().tobytes()
+    if isinstance(source, random.Random):
+        version, numbers, gauss = source.getstate()
+        return [version, list(numbers), gauss]
+    if isinstance(source, np.random.RandomState):
+        return json.dumps(source.get_state(legacy=False), default=np.ndarray.tolist)
+    return json.dumps(source.bit_generator.state, default=np.ndarray.tolist)
+
+
+def restore_generator_state(source: RandomSource, state: Any) -> None:
+    """什么也不返回：让 ``source`` 回到 ``generator_state()`` 记下的那一刻；要是同一种发生器。"""
+    if isinstance(source, torch.Generator):
+        source.set_state(torch.frombuffer(bytearray(state), dtype=torch.uint8))
+    elif isinstance(source, random.Random):
+        source.setstate((state[0], tuple(state[1]), state[2]))
+    elif isinstance(source, np.random.RandomState):
+        source.set_state(json.loads(state))
+    else:
+        source.bit_generator.state = json.loads(state)
 
 
 @dataclass(frozen=True)

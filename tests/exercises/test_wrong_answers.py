@@ -6,8 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from companion.book import grade
-from companion.book._exercise import _checkers
+from companion.book._exercise import _checkers, grade
 
 HERE = Path(__file__).parent
 CHAPTERS = sorted(path.stem for path in HERE.glob("ch*.py"))

@@ -94,11 +94,7 @@ def test_kill_9_frees_the_lock_even_while_workers_live(tmp_path, workers):
                 ready.say()
                 signal.pause()
 
-    torch.utils.data.Dataset.exact_by_index = True  # 不试取样本
-    try:
-        pid = start_child(action)
-    finally:
-        del torch.utils.data.Dataset.exact_by_index
+    pid = start_child(action)
     ready.wait()
     assert refused(tmp_path, f"进程 {pid} 写")
     os.kill(pid, signal.SIGKILL)

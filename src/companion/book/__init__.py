@@ -7,7 +7,7 @@
 - ``_js/``、``_fonts/``  网页里的脚本和样式，图里的中文字体
 """
 
-from companion.book._exercise import check, grade
+from companion.book._exercise import check
 from companion.book._show import error_of, show_source
 from companion.book.widgets import Widget, bet, broadcasting, indexing, quiz, strides
 
@@ -17,7 +17,6 @@ __all__ = [
     "broadcasting",
     "check",
     "error_of",
-    "grade",
     "indexing",
     "quiz",
     "show_source",

@@ -27,8 +27,6 @@ class ByIndex(Dataset[Any]):
         seed: 任意整数。
     """
 
-    exact_by_index = True  # 全局的随机数管住了；Run 只再查数据集有没有自带的
-
     def __init__(self, dataset: Any, seed: int = 0) -> None:
         self.dataset, self.seed = dataset, seed
 

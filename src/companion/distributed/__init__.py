@@ -14,10 +14,20 @@ from companion.distributed._ranks import (
     gather_objects,
     is_distributed,
     is_main,
+    on_main,
     rank,
+    say,
     world_size,
 )
-from companion.distributed._wrap import all_finite, defer_sync, is_wrapped, local_part, unwrap, wrap
+from companion.distributed._wrap import (
+    all_finite,
+    defer_sync,
+    is_fully_sharded,
+    is_wrapped,
+    local_part,
+    unwrap,
+    wrap,
+)
 
 __all__ = [
     "all_finite",
@@ -27,11 +37,14 @@ __all__ = [
     "gather_objects",
     "init",
     "is_distributed",
+    "is_fully_sharded",
     "is_main",
     "is_wrapped",
     "launch",
     "local_part",
+    "on_main",
     "rank",
+    "say",
     "shutdown",
     "unwrap",
     "world_size",

@@ -1,9 +1,13 @@
 """我是第几个进程，大家对一句话。没有初始化进程组时，就是只有自己一个的情形。"""
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import distributed as dist
+
+from companion._common import say as say_safely
+from companion.errors import CompanionError
 
 
 def is_distributed() -> bool:
@@ -39,6 +43,27 @@ def gather_objects(value: Any) -> list[Any]:
     values: list[Any] = [None] * world_size()
     dist.all_gather_object(values, value)
     return values
+
+
+def on_main(action: Callable[[], Any]) -> Any:
+    """0 号进程做 ``action``，每个进程都得到同一个结果，或同一个 ``CompanionError``。"""
+    result: Any = None
+    problem: CompanionError | None = None
+    if is_main():
+        try:
+            result = action()
+        except CompanionError as error:
+            problem = error
+    result, problem = gather_objects((result, problem))[0]
+    if problem is not None:
+        raise problem
+    return result
+
+
+def say(text: str) -> None:
+    """0 号进程印一行，别的不印；空串也不印。"""
+    if text and is_main():
+        say_safely(text)
 
 
 def any_rank(flag: bool) -> bool:

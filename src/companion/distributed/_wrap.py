@@ -57,14 +57,30 @@ def _shard(model: nn.Module, blocks: tuple[type[nn.Module], ...]) -> nn.Module:
 
 
 def unwrap(model: nn.Module) -> nn.Module:
-    """DDP 里面的那个模型，参数名前面没有 ``module.``；别的模型（含 FSDP2）原样返回。"""
-    return model.module if isinstance(model, DistributedDataParallel) else model
+    """DDP、``DataParallel``、``torch.compile`` 里面的那个模型；别的模型（含 FSDP2）原样返回。
+
+    它的参数名前面没有 ``module.``、``_orig_mod.``，所以包没包，存下的名字都一样。
+    """
+    while True:
+        parallel = isinstance(model, DistributedDataParallel | nn.DataParallel)
+        inner = model.module if parallel else getattr(model, "_orig_mod", None)
+        if not isinstance(inner, nn.Module):
+            return model
+        model = inner
+
+
+def is_fully_sharded(model: nn.Module) -> bool:
+    """模型（或它的某一层）是不是 FSDP2 切成片的。
+
+    看方法，不看参数：评估之后，参数可能暂时是完整的。
+    """
+    return any(hasattr(module, "set_requires_gradient_sync") for module in model.modules())
 
 
 def is_wrapped(model: nn.Module) -> bool:
     """模型（或它的某一层）包成了 DDP 或 FSDP2 没有；没有包的，各进程各练各的。"""
     ddp = any(isinstance(module, DistributedDataParallel) for module in model.modules())
-    return ddp or any(hasattr(parameter, "device_mesh") for parameter in model.parameters())
+    return ddp or is_fully_sharded(model)
 
 
 def local_part(tensor: Tensor) -> Tensor:

@@ -11,33 +11,51 @@ from torch.nn import functional as F
 from companion.device import widest_float
 from companion.errors import DataError, ShapeError
 
+Pair = tuple[Tensor | float, Tensor | float]  # 值和它的权重
+
+_BLOCK = 256  # 记满这么多个，就叠成一个张量
+
 
 class Mean:
-    """加权平均。``fit`` 报告的损失就是这样算的：每批的平均损失按样本数加权。"""
+    """加权平均，全书的平均都由它算：``fit`` 报告的损失，``run.log`` 记下的数。
+
+    按记下的先后一个一个加，所以途中问没问过、存没存过，结果一位不差。记下时不读数值，问的时候才
+    读；权重是 0 的不算。
+
+    ``count`` 是记过几个，``first_bad`` 是第几个（从 1 数）最先不是有限的数，没有是 ``None``。
+    """
 
     def __init__(self) -> None:
         self.reset()
 
     def reset(self) -> None:
         """忘掉全部，从头记。"""
-        self._sum: Tensor | float = 0.0
-        self._weight: Tensor | float = 0
+        self._sum = self._weight = 0.0
+        self._pending: list[Pair] = []  # 记下了、还没有加的
+        self._packed: list[Tensor | list[Pair]] = []  # 同上，每 256 个叠成了一个
+        self.count = 0
+        self.first_bad: int | None = None
 
-    def update(self, value: Tensor, weight: Tensor | float = 1) -> None:
+    def update(self, value: Tensor | float, weight: Tensor | float = 1) -> None:
         """记下一个值。
 
         Args:
-            value: 一批的平均值，形状 ``()``；梯度会被切断，数值留在原来的设备上。
+            value: 一批的平均值，数或形状 ``()`` 的张量；梯度会被切断，数值留在原来的设备上。
             weight: 它代表几个样本（或词元），不为负。
 
         Raises:
             ShapeError: ``value`` 不是标量。
         """
-        if value.ndim:
-            raise ShapeError(f"value 应为标量，实际形状是 {tuple(value.shape)}。请先取 mean()。")
-        wide = value.detach().to(widest_float(value.device))
-        self._sum = self._sum + wide * weight  # 不写 +=：就地改写会被 inference_mode 拒绝
-        self._weight = self._weight + weight
+        if isinstance(value, Tensor):
+            if value.ndim:
+                shape = tuple(value.shape)
+                raise ShapeError(f"value 应为标量，实际形状是 {shape}。请先取 mean()。")
+            value = value.detach().clone()  # 复制：别人可能就地改它，图捕获还会重用它的内存
+        if isinstance(weight, Tensor):
+            weight = weight.detach().clone()
+        self._pending.append((value, weight))
+        if len(self._pending) >= _BLOCK:
+            self._pack()
 
     def compute(self) -> float:
         """加权平均值；单位与 ``value`` 相同。
@@ -45,23 +63,60 @@ class Mean:
         Raises:
             DataError: 总权重是 0，平均值没有定义。
         """
-        weight = float(self._weight)
-        if weight == 0:
+        self._add_up()
+        if self._weight == 0:
             raise DataError("总权重是 0，平均值没有定义。请先 update 至少一个样本。")
-        return float(self._sum) / weight
+        return self._sum / self._weight
 
     def state_dict(self) -> dict[str, Any]:
         """``{"sum": 加权和, "weight": 总权重}``，都是 Python 数。"""
-        return {"sum": float(self._sum), "weight": float(self._weight)}
+        self._add_up()
+        return {"sum": self._sum, "weight": self._weight}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """从 ``state`` 接着记。"""
-        self._sum, self._weight = state["sum"], state["weight"]
+        self.merge([state])
 
     def merge(self, states: Sequence[Mapping[str, Any]]) -> None:
         """换成 ``states`` 合起来的平均：和、权重各自相加。"""
+        self.reset()
         self._sum = math.fsum(state["sum"] for state in states)
         self._weight = math.fsum(state["weight"] for state in states)
+
+    def _pack(self) -> None:
+        """叠起来省内存；还留在设备上。"""
+        if self._pending:
+            self._packed.append(_stacked(self._pending))
+            self._pending = []
+
+    def _add_up(self) -> None:
+        """把记下的加进来；这时才读数值。"""
+        self._pack()
+        for packed in self._packed:
+            pairs = packed.tolist() if isinstance(packed, Tensor) else packed
+            for value, weight in ((float(value), float(weight)) for value, weight in pairs):
+                self.count += 1
+                if weight:
+                    self._sum += value * weight
+                    self._weight += weight
+                    if self.first_bad is None and not math.isfinite(value):
+                        self.first_bad = self.count
+        self._packed = []
+
+
+def _stacked(pairs: list[Pair]) -> Tensor | list[Pair]:
+    """形状 ``(n, 2)`` 的一个张量，最宽的浮点，只要读一次；值不全是同一种张量，就原样。"""
+    values, weights = zip(*pairs, strict=True)
+    tensors = [value for value in values if isinstance(value, Tensor)]
+    kinds = {(tensor.device, tensor.dtype) for tensor in tensors}
+    if len(tensors) < len(values) or len(kinds) > 1:
+        return pairs
+    how: Any = {"dtype": widest_float(tensors[0].device), "device": tensors[0].device}
+    if any(isinstance(weight, Tensor) for weight in weights):
+        right = torch.stack([torch.as_tensor(weight, **how) for weight in weights])
+    else:
+        right = torch.tensor(weights, **how)
+    return torch.stack([torch.stack(tensors).to(**how), right], dim=1)
 
 
 class Perplexity:

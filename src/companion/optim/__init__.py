@@ -4,6 +4,7 @@
 - ``_lamb``      ``LAMB``：大批量用的优化器
 - ``_groups``    ``decay_groups``：哪些参数不做权重衰减
 - ``_schedule``  学习率怎么随步数变
+- ``_updates``   ``UpdateCounter``：数更新了几次
 """
 
 from companion.optim._ema import EMA
@@ -17,11 +18,13 @@ from companion.optim._schedule import (
     warmup_cosine,
     warmup_linear,
 )
+from companion.optim._updates import UpdateCounter
 
 __all__ = [
     "EMA",
     "LAMB",
     "PerStep",
+    "UpdateCounter",
     "constant",
     "decay_groups",
     "one_cycle",

@@ -1,225 +1,167 @@
-"""``Run`` 的循环：一轮一轮、一批一批地走；在一步的边界上存档，收到信号就存好再走。"""
+"""循环：一轮一轮、一批一批地走；在一步的边界（又来要下一批时）存档，收到信号就存好再走。"""
 
 import inspect
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 from signal import SIGTERM
 from typing import Any
 from weakref import WeakSet
 
-from companion.checkpoint import saves
-from companion.distributed import any_rank, world_size
+from companion.distributed import any_rank, say, world_size
 from companion.errors import RunError
+from companion.optim import UpdateCounter
 from companion.repro import random_state
-from companion.run import _words as words
-from companion.run._order import batch_size
-from companion.run._position import Call
-from companion.run._probe import why_inexact
-from companion.run._session import Session, say
-from companion.run._signals import Signals
-from companion.run._watch import Watch
+from companion.run import _objects as objects
+from companion.run._place import Call, Place
+from companion.run._signals import NAMES, Signals
 
 _LONGEST = 256  # 优化器这么多批都没有走，就不再等：多半是看不见（如重放 CUDA 图）
 
 
 class Loop:
-    """``session`` 的循环；每 ``every`` 步存一次，``None`` 是只在一轮之末存。"""
+    """``Run`` 的一半：走完一轮又一轮，该存的时候叫 ``_save``。另一半在 ``_run.py``。"""
 
-    def __init__(self, session: Session, every: int | None) -> None:
-        self._session, self._position, self._every = session, session.position, every
-        self._signals = Signals()
+    _save: Callable[[], Path]  # 写一个存档，返回它的路径
+    _record: Callable[[], None]  # 一轮的循环体走完了，记下这一轮
+    _look_at: Callable[[Any, int], None]  # 一次 batches 刚开始，看看这个加载器
+    _warn: Callable[[str], None]  # 说一次，接着练时哪里对不上
+
+    def __init__(self, every: int | None) -> None:
+        self._place, self._every = Place(), every
+        self._parts = dict[str, Any]()  # 交来的对象
+        self._signals, self._updates = Signals(), UpdateCounter()
         self._unusable = ""  # 不能再用的原因
-        self._calls = 0  # 这一轮用过几次 batches
-        self._call: Call | None = None  # 正在走的那一次
-        self._watch: Watch | None = None  # 这一轮里，模型变了没有
+        self._last: Path | None = None  # 最后的存档
+        self._call: Call | None = None  # 正在走的那一次 batches
+        self._running = self._stopping = self._wanted = self._gradients_left = False
+        self._calls = self._waited = self._due = 0  # 这一轮第几次 batches；等了几批；该存的一步
         self._walks: WeakSet[Generator[Any, None, None]] = WeakSet()  # 给出去的 batches
-        self._waited = 0  # 该存了，一直等更新，等了几批
-        self._partial = False  # 上一次停在不满的窗口里
-        self._running = self._wanted = False
-        self._due: int | None = None  # 走到这一步就该存了
-        self._watching = world_size() > 1  # 每一步都到边界上看看
-        self.stopping = False
 
-    @property
-    def in_batches(self) -> bool:
-        """是不是在 ``batches`` 的循环里。"""
-        return self._call is not None
-
-    def epochs(self, total: int) -> Iterator[int]:
-        """见 ``Run.epochs``。"""
-        self._session.begin()
-        position = self._position
-        if position.closed and max(position.epoch, position.stopped) >= total:
-            say(words.finished(self._session.directory, position))
-            return
-        self._session.announce()
-        self._running, self.stopping = True, False
-        self._rest()
-        self._signals.install(self._near_a_step)
+    def _turns(self, total: int) -> Iterator[int]:
+        """一轮一轮的编号；循环体走完一轮，就记录、存档。"""
+        place = self._place
+        self._running, self._stopping, self._several = True, False, world_size() > 1
+        self._watch_updates()
+        self._plan()
+        self._signals.install(lambda: self._call is not None or self._calls == 0)
         try:
-            while position.epoch < total or not position.closed:
-                continued = not position.closed
-                position.next_epoch()
-                self._calls, self._call = 0, None
-                self._watch = self._session.watch() if continued else None
-                yield position.epoch
+            while place.epoch < total or not place.closed:
+                place.next_epoch()
+                self._calls, self._call, self._gradients_left = 0, None, False
+                yield place.epoch
                 self._close_epoch(total)
-                if position.stopped:
+                if place.stopped:
                     break
         finally:
-            self._signals.restore()
-            self._unwatch()
+            self._updates.close()
             self._running = False
-            if not position.closed:
+            if not place.closed:
                 self._break_off()
+            self._signals.restore()  # 最后：收到过还没有照办的，这时才说
 
-    def batches(self, loader: Any, window: int) -> Iterator[Any]:
-        """见 ``Run.batches``。"""
-        walk = self._walk(loader, window)
-        self._walks.add(walk)
-        return walk
-
-    def _walk(self, loader: Any, window: int) -> Generator[Any, None, None]:
+    def _walk(self, loader: Any, window: int | None) -> Generator[Any, None, None]:
+        """一批一批地给出；从断的那一批起。"""
         if not self._running or self._call is not None:
-            raise RunError(words.misplaced(self._running))
-        index, position = self._calls, self._position
+            raise RunError(
+                "run.batches 应在 for epoch in run.epochs(…) 的循环体里用，走完一个再开下一个，实际"
+                + ("上一个还没有走完" if self._running else "在外面")
+                + "。要成对地取，用 loaders(torch.utils.data.StackDataset(a, b), batch_size=…)。"
+            )
+        index, place = self._calls, self._place
         self._calls += 1
         self._look_at(loader, index)
-        self._look_back(index)
-        iterator = position.open_call(index, loader, self._session.warn)
+        iterator = place.open(index, loader, self._warn)
         if iterator is None:
             return
-        self._call = call = position.calls[index]
-        self._watch = watch = self._watch or self._session.watch()
-        watch.steps.going, marks = True, list[int]()
+        self._call = call = place.calls[index]
+        since = self._updates.count
         try:
             for batch in iterator:
-                marks = watch.marks()
+                since = self._updates.count
                 yield batch
                 call.done += 1
-                position.step += 1
-                if self._watching or self._signals.received or position.step == self._due:
-                    self._boundary(call, window, watch, marks)
-        except GeneratorExit:  # break：这一批已经用来更新过，就算练过了
-            if not watch.moved(marks):
-                marks = []
-            elif self._call is call:
+                place.step += 1
+                self._boundary(call, window, since)
+        except GeneratorExit:  # break：已经用来更新过，就算练过；从来没有数到过更新，也算
+            if self._call is call and (self._updates.count != since or not since):
                 call.done += 1
-                position.step += 1
-                self._wanted = self._wanted or position.step == self._due
-                self._watching = self._watching or self._wanted
+                place.step += 1
             raise
         finally:
             if self._call is call:  # 否则是以前留着没走完的，早已不作数
-                watch.steps.going, self._call = False, None
-                self._partial = self._pending(call, window, watch, marks)
-                position.close_call(index, loader, self._session.warn)
-        if self._watching or self._signals.received:
-            self._boundary(call, window, watch, marks)
+                self._call, self._gradients_left = None, self._waits(call, window, since)
+                place.close_call(index, loader)
+        self._boundary(call, window, since)
 
-    def save(self) -> None:
-        """见 ``Run.save``。"""
-        if self._call is not None:
-            self._wanted = self._watching = True
-        elif not any_rank(self._partial):  # 最后一次更新也许还没有做；那就等这一轮收尾时存
-            self._save()
-
-    def check_usable(self) -> None:
-        """还能用就什么也不做，否则抛出 ``RunError``。"""
-        if self._unusable:
-            raise RunError(words.unusable(self._session.directory, self._unusable))
-
-    def close(self) -> None:
-        """不能再用了；信号还给原来的主人。"""
-        self._unusable = self._unusable or "它已经关上（或者同一个目录又建了新的 Run）"
-        self._signals.restore()
-        self._unwatch()
-
-    def _boundary(self, call: Call, window: int, watch: Watch, marks: list[int]) -> None:
+    def _boundary(self, call: Call, window: int | None, since: int) -> None:
         """一步练完了：该存就存，收到过信号就走。梯度还攒着，就等下一个边界。"""
         told = self._signals.received is not None
-        self._wanted = self._wanted or self._position.step == self._due
+        self._wanted = self._wanted or 0 < self._due <= self._place.step
+        if not (told or self._wanted or self._several):
+            return
         if not any_rank(told or self._wanted):  # 几个进程时，每一步只问这一句
             return
-        if any_rank(self._pending(call, window, watch, marks)):
-            self._wanted = self._watching = True
-            self._waited += 1
+        if any_rank(self._waits(call, window, since)):
+            self._wanted, self._waited = True, self._waited + 1
             return
-        told, call.now = any_rank(told), random_state()
-        path = self._save()
+        told, call.saved = any_rank(told), random_state()
+        path = self._save_now()
         if told:
             self._leave(path)
 
-    def _pending(self, call: Call, window: int, watch: Watch, marks: list[int]) -> bool:
+    def _waits(self, call: Call, window: int | None, since: int) -> bool:
         """梯度还攒着，没有用来更新：此刻存，就丢了。没有说 ``window``，就看优化器走了没有。"""
-        if window > 1:
+        if window is not None:
             return call.done % window > 0
-        waiting = watch.waiting(marks)
-        self._waited = self._waited if waiting else 0
-        return waiting and self._waited < _LONGEST
+        graded = any(p.grad is not None for p in objects.parameters(self._parts))
+        waits = graded and self._updates.count == since
+        self._waited = self._waited if waits else 0
+        return waits and self._waited < _LONGEST
 
     def _close_epoch(self, total: int) -> None:
         for walk in list(self._walks):  # break 之后还留着的：最后一批这时才算数
             if inspect.getgeneratorstate(walk) == inspect.GEN_SUSPENDED:
                 walk.close()
-        position, self._call = self._position, None
-        self._session.close_epoch(self._watch)
-        self._unwatch()
-        position.close()
-        position.stopped = total if any_rank(self.stopping) else 0
-        path = self._save()
+        place, self._call = self._place, None
+        self._record()
+        place.close_epoch()
+        place.stopped = total if any_rank(self._stopping) else 0
+        path = self._save_now()
         if any_rank(self._signals.received is not None):
             self._leave(path)
 
-    def _save(self) -> Path:
-        path = self._session.save()
-        self._rest()
-        return path
+    def _watch_updates(self) -> None:
+        whole = not objects.is_split(self._parts)  # 切了片的参数会换，认不准
+        self._updates.watch(objects.parameters(self._parts) if whole else None)
 
-    def _rest(self) -> None:
+    def _save_now(self) -> Path:
+        self._last = self._save()
+        self._plan()
+        return self._last
+
+    def _plan(self) -> None:
         """刚存过：下一次是什么时候。"""
-        self._wanted, self._watching = False, world_size() > 1
+        self._wanted = False
         if self._every:
-            self._due = (self._position.step // self._every + 1) * self._every
+            self._due = (self._place.step // self._every + 1) * self._every
 
     def _leave(self, path: Path) -> None:
         number = self._signals.received or SIGTERM  # 别的进程收到的，一起走
-        say(words.left(Signals.name(number), path, self._position))
+        self._signals.received = None
+        say(
+            f"{NAMES[number]}：已存到 {path}（第 {self._place.epoch} 轮，共 "
+            f"{self._place.step} 步）。接着练：同样的程序，Run(…, resume=True)。"
+        )
         self._unusable = "它收到信号，已经存好停下"
         raise SystemExit(143) if number == SIGTERM else KeyboardInterrupt
 
     def _break_off(self) -> None:
         """循环没有走到一轮之末：一批也没有练，当这一轮没有开始；否则，内存里的已对不上存档。"""
-        calls = self._position.calls
+        calls = self._place.calls
         if not calls:
-            self._position.undo()
+            self._place.undo_epoch()
         elif not self._unusable:
             self._unusable = "上一次的循环断在一轮中间，内存里的模型对不上存档了"
             if calls[-1].after is not None:
-                names = [path.name for path in saves(self._session.directory)[-1:]]
-                say(words.not_saved(self._position.epoch, *names))
-
-    def _look_at(self, loader: Any, index: int) -> None:
-        """第一次用到一个加载器：记下批量；看它能不能精确续上。"""
-        if index not in self._position.seen:
-            size = batch_size(loader)
-            if index == 0 and size is not None:
-                self._session.offer_config({"batch_size": size})
-            reason = why_inexact(loader)
-            if reason is not None:
-                self._session.warn(reason)
-
-    def _look_back(self, index: int) -> None:
-        """从中间接着练的一轮：各批之前的代码又执行了一遍，改了什么就说。"""
-        if index == 0 and self._watch is not None:
-            changes = self._watch.changes()
-            say(words.ran_twice(self._position.epoch, changes) if changes else "")
-
-    def _unwatch(self) -> None:
-        if self._watch is not None:
-            self._watch.close()
-            self._watch = None
-
-    def _near_a_step(self) -> bool:
-        """最近的边界是不是一步之末；各批都练完了，就要等这一轮收尾。"""
-        return self._call is not None or self._calls == 0
+                last = f"最后的存档是 {self._last.name}" if self._last else "还没有存档"
+                say(f"第 {self._place.epoch} 轮没有走到收尾；{last}。想存完再停，用 run.stop()。")

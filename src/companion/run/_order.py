@@ -1,61 +1,44 @@
-"""让一个加载器从第 k 批开始，并且抽到与从头开始时相同的随机数。
+"""让一个加载器从第 k 批开始，并且抽到与从头开始时相同的随机数；做不到的，说出为什么。
 
 ``DataLoader`` 一轮里动两次全局随机数：先抽子进程的种子，再（由采样器）抽次序。跳过前 k 批时
 这两次照旧，只是前 k 批的编号抽出来就丢掉，样本一个也不读。
 """
 
-import random
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from itertools import islice
-from typing import Any, NamedTuple
+from typing import Any
 
-import numpy as np
-import torch
 from torch.utils.data import DataLoader, IterableDataset
 
-from companion.run._held import Contents, reachable, sources
+from companion._common import random_position, random_state_kept, same
+from companion.repro import RandomSource
 
-_LOADERS = "companion.data 的 loaders() 能一位不差"
+Report = Callable[[str], None]
 
-
-class Inexact(NamedTuple):
-    """不能一位不差地接着练的原因。"""
-
-    reason: str
-    hint: str = _LOADERS  # 怎么改
-    always: bool = False  # 从一轮开头接着练也对不上
-
-
-Report = Callable[[Inexact], None]
+_OURS = "用 companion.data 的 loaders() 就能一位不差"
+_REREAD = "只能把前面的批重读一遍，读到的未必与上次相同"
+_WORKERS = ("worker_init_fn", "multiprocessing_context")
 
 
 def start(loader: Any, done: int, report: Report) -> tuple[Iterator[Any], Callable[[], None]]:
     """从第 ``done`` 批（从 0 数）开始的迭代器，和一个函数：调用它，次序就已抽好。
 
-    Args:
-        loader: 任意可迭代的对象；能跳过的跳过，不能的读出来丢掉。
-        done: 前面已经练过几批。
-        report: 发现不能精确续上时，用原因调用它。
+    能跳过的跳过，不能的读出来丢掉；发现不能精确续上，就用原因调用 ``report``。
     """
     if hasattr(loader, "iter_from"):
-        return loader.iter_from(done), _nothing
+        return loader.iter_from(done), lambda: None
     if isinstance(loader, Sequence):
-        return (loader[i] for i in range(done, len(loader))), _nothing
-    if can_skip(loader) and (done or _strangers(loader)):
-        indices = _Indices(_index_sampler(loader), done, report)
+        return (loader[i] for i in range(done, len(loader))), lambda: None
+    homes = {type(part).__module__.split(".")[0] for part in _parts(loader)[1:]}
+    strangers = not homes <= {"torch", "companion"}  # torch 的只在开头抽一次随机数，不必盯着
+    if _by_index(loader) and (done or strangers):
+        batched = loader.batch_sampler is not None
+        sampler = loader.batch_sampler if batched else loader.sampler
+        indices = _Indices(sampler, done, report)
         return iter(_clone(loader, indices)), indices.draw
     iterator = iter(loader)
-    return iterator, lambda: _consume(iterator, done)
-
-
-def can_skip(loader: Any) -> bool:
-    """是不是按编号取样本的 ``DataLoader``：跳过的批不必读。"""
-    return (
-        isinstance(loader, DataLoader)
-        and not isinstance(loader.dataset, IterableDataset)
-        and type(loader).__iter__ is DataLoader.__iter__
-    )
+    return iterator, lambda: next(islice(iterator, done, done), None)
 
 
 def announce(loader: Any, epoch: int) -> None:
@@ -65,50 +48,41 @@ def announce(loader: Any, epoch: int) -> None:
             part.set_epoch(epoch)
 
 
-def length(loader: Any) -> int | None:
-    """一轮有几批；说不准的（如 ``IterableDataset``）不问，是 ``None``。"""
-    if hasattr(loader, "iter_from") or isinstance(loader, Sequence) or can_skip(loader):
-        with suppress(TypeError):  # 采样器不一定有 __len__
-            return len(loader)
-    return None
+def looks_of(loader: Any) -> dict[str, int]:
+    """加载器的样子，问得出来的才有：批数、批量、样本数、种子。接着练时应当一样。"""
+    ours, parts = hasattr(loader, "iter_from"), _parts(loader)
+    fixed = ours or isinstance(loader, Sequence) or _by_index(loader)
+    found = {
+        "批数": _length(loader) if fixed else None,  # 说不准的（如 IterableDataset）不问
+        "批量": _first(parts, "batch_size"),
+        "样本数": _length(loader.dataset) if not ours and _by_index(loader) else _first(parts, "n"),
+        "种子": _first(parts, "seed"),
+    }
+    return {name: value for name, value in found.items() if value is not None}
 
 
-def batch_size(loader: Any) -> int | None:
-    """一批几个样本；问不出来就是 ``None``。"""
-    sizes = [getattr(part, "batch_size", None) for part in _parts(loader)]
-    return next((size for size in sizes if isinstance(size, int)), None)
-
-
-def own_sources(loader: Any) -> list[Any]:
-    """加载器和采样器自带的随机数发生器。"""
-    if hasattr(loader, "iter_from"):  # 它的次序只由轮次决定
+def generators(loader: Any) -> list[Any]:
+    """加载器和采样器自带的随机数发生器，一个只算一次。"""
+    if hasattr(loader, "iter_from") or not _by_index(loader):  # 前者的次序只由轮次决定
         return []
-    return sources(value for part in _parts(loader) for value in _attributes(part))
+    held = [value for part in _parts(loader) for value in vars(part).values()]
+    return list({id(value): value for value in held if isinstance(value, RandomSource)}.values())
 
 
-def own_contents(loader: Any) -> Contents:
-    """次序记在哪些列表和数组里；torch 和 companion 的采样器不会就地改，不看。"""
-    if isinstance(loader, list):
-        return Contents([loader], moved=True)
-    strangers = _strangers(loader) if can_skip(loader) else []
-    roots = [thing for part in strangers for thing in (part, *_attributes(part))]
-    return Contents(reachable(roots, objects=False))
-
-
-def why_changed(loader: Any) -> Inexact:
-    """``own_contents`` 就地改过了：怎么说。"""
-    if isinstance(loader, list):
-        return Inexact(
-            "交给 run.batches 的列表就地打乱过，新进程里又从没有打乱的开始",
-            "请打乱副本：run.batches(random.sample(batches, len(batches)))",
-            always=True,
-        )
-    names = "、".join(type(part).__name__ for part in _strangers(loader))
-    return Inexact(
-        f"采样器 {names} 的次序是就地改的，新进程里又从没有改过的开始",
-        "请改它的副本，如 order = list(self.batches)，再打乱 order",
-        always=True,
-    )
+def why_inexact(loader: Any) -> str | None:
+    """接着练时哪里对不上，怎么改；对得上就是 ``None``。全局随机数不受影响。"""
+    ours = hasattr(loader, "iter_from")
+    if (ours and not isinstance(loader, DataLoader)) or isinstance(loader, Sequence):
+        return None
+    if isinstance(loader, DataLoader) and isinstance(loader.dataset, IterableDataset):
+        return f"IterableDataset 不能按编号取样本，{_REREAD}；换成按编号取的，{_OURS}"
+    if not ours and not _by_index(loader):
+        return f"{type(loader).__name__} {_REREAD}；{_OURS}"
+    if loader.num_workers and not loader.in_order:
+        return "in_order=False 时各批的先后每次不同；请去掉它"
+    if loader.persistent_workers and not ours:
+        return f"persistent_workers=True 让子进程的种子一个进程只抽一次；请去掉它，或{_OURS}"
+    return _why_random(loader)
 
 
 class _Indices:
@@ -125,7 +99,8 @@ class _Indices:
         return max(0, len(self._indices) - self._skip)
 
     def __next__(self) -> Any:
-        self.draw()
+        if self._pulled < self._skip:
+            self.draw()
         return self._pull()
 
     def draw(self) -> None:
@@ -136,21 +111,57 @@ class _Indices:
 
     def _pull(self) -> Any:
         self._pulled += 1
-        if not 2 <= self._pulled <= 4:  # 只看开头几次：第一次该抽次序，之后就不该再抽了
-            return next(self._rest)
-        before = fingerprint()
+        before = random_position() if self._pulled == 2 else None  # 第一批抽次序，之后不该再抽
         indices = next(self._rest)
-        if fingerprint() != before:
-            reason = "采样器边取边抽随机数，与模型的（如 dropout）混在一起，跳过几批就对不上"
-            self._report(Inexact(reason))
+        if before is not None and random_position() != before:
+            self._report(f"采样器边取边抽随机数，与模型的（如 dropout）混在一起；{_OURS}")
         return indices
 
 
-def fingerprint() -> tuple[Any, ...]:
-    """三个全局发生器此刻在哪里；两次相等，就是中间谁也没有抽过。"""
-    legacy: Any = np.random.get_state()
-    drawn = legacy[1].tobytes(), legacy[2]
-    return torch.get_rng_state().numpy().tobytes(), *drawn, random.getstate()
+def _why_random(loader: DataLoader[Any]) -> str | None:
+    """同一个样本取两次：随机数从哪里来，它的状态存没存。"""
+    trial: Any = _Twice(loader.dataset, loader.collate_fn, loader.batch_sampler is not None)
+    try:
+        with random_state_kept():
+            # 有子进程的也在子进程里试：有的数据集第一次取样本才打开文件，别在主进程里打开
+            how: Any = {name: getattr(loader, name) for name in _WORKERS}
+            how |= {"batch_size": None, "num_workers": min(loader.num_workers, 1)}
+            moved, same_twice = next(iter(DataLoader(trial, **how)))
+    except Exception:  # 无从试起；真有错，训练时自会报出来
+        return None
+    if moved and loader.num_workers:
+        return f"样本里的随机变换在子进程里抽随机数，子进程的随机数续不上；{_OURS}"
+    if not moved and not same_twice:
+        return f"样本里的随机数来自数据集自己的发生器，它的状态没有存；请用全局的，再{_OURS}"
+    return None
+
+
+class _Twice:
+    """只有一项的数据集：取 0 号样本两次，全局随机数动没动，两次是否相同。"""
+
+    def __init__(self, dataset: Any, collate: Callable[[Any], Any], batched: bool) -> None:
+        self._dataset, self._collate, self._batched = dataset, collate, batched
+
+    def __len__(self) -> int:
+        return 1
+
+    def __getitem__(self, index: int) -> tuple[bool, bool]:
+        before = random_position()
+        one, two = self._batch(), self._batch()
+        return random_position() != before, same(one, two)
+
+    def _batch(self) -> Any:
+        sample = self._dataset[0]
+        return self._collate([sample, sample] if self._batched else sample)
+
+
+def _by_index(loader: Any) -> bool:
+    """是不是按编号取样本的 ``DataLoader``：跳过的批不必读。"""
+    return (
+        isinstance(loader, DataLoader)
+        and not isinstance(loader.dataset, IterableDataset)
+        and type(loader).__iter__ is DataLoader.__iter__
+    )
 
 
 def _clone(loader: DataLoader[Any], indices: _Indices) -> DataLoader[Any]:
@@ -165,8 +176,16 @@ def _clone(loader: DataLoader[Any], indices: _Indices) -> DataLoader[Any]:
     return DataLoader(loader.dataset, batch_size=None, sampler=indices, **options)
 
 
-def _index_sampler(loader: DataLoader[Any]) -> Any:
-    return loader.sampler if loader.batch_sampler is None else loader.batch_sampler
+def _length(sized: Any) -> int | None:
+    with suppress(TypeError):  # 采样器不一定有 __len__
+        return len(sized)
+    return None
+
+
+def _first(parts: list[Any], name: str) -> int | None:
+    """各层里第一个叫 ``name`` 的整数。"""
+    found = [getattr(part, name, None) for part in parts]
+    return next((n for n in found if isinstance(n, int) and not isinstance(n, bool)), None)
 
 
 def _parts(loader: Any) -> list[Any]:
@@ -177,22 +196,4 @@ def _parts(loader: Any) -> list[Any]:
             inner = getattr(part, name, None)
             if inner is not None and not any(inner is known for known in parts):
                 parts.append(inner)
-    return parts
-
-
-def _strangers(loader: Any) -> list[Any]:
-    """不是 torch 或 companion 的采样器；torch 的只在开头抽一次随机数，不必盯着。"""
-    ours = ("torch", "companion")
-    return [p for p in _parts(loader)[1:] if type(p).__module__.split(".")[0] not in ours]
-
-
-def _attributes(part: Any) -> list[Any]:
-    return list(getattr(part, "__dict__", {}).values())
-
-
-def _consume(iterator: Iterator[Any], count: int) -> None:
-    next(islice(iterator, count, count), None)
-
-
-def _nothing() -> None:
-    pass
+    return [part for part in parts if hasattr(part, "__dict__")]

@@ -19,11 +19,10 @@
 - ``_rehearse``  开练之前先试一下：``dry_run``、``overfit_one_batch``
 """
 
-from companion.run import History
+from companion.metrics import History
 from companion.train._epoch import evaluate, train_epoch
 from companion.train._fit import fit
 from companion.train._means import EpochMeans
-from companion.train._progress import Progress
 from companion.train._rehearse import dry_run, overfit_one_batch
 from companion.train._step import StepOut
 from companion.train._update import Update
@@ -31,7 +30,6 @@ from companion.train._update import Update
 __all__ = [
     "EpochMeans",
     "History",
-    "Progress",
     "StepOut",
     "Update",
     "dry_run",

@@ -40,16 +40,16 @@ def train_epoch(
         ArgumentError, DataError, ShapeError, DtypeError: 消息里写着怎么改。
     """
     update = optimizer if isinstance(optimizer, Update) else Update(model, optimizer)
-    totals = metrics if isinstance(metrics, EpochMeans) else EpochMeans(metrics, finite=True)
+    means = metrics if isinstance(metrics, EpochMeans) else EpochMeans(metrics, finite=True)
     forward = make_forward(model, loss, step, update.precision)
     model.train()
     for window in update.windows(batches):  # 几批合成一次更新；不攒批时就是一批
         for batch in window:
             out = forward(batch)  # 1. 前向：预测，算损失
             update.backward(out.loss, out.n)  # 2. 反向：算梯度
-            totals.add(out)
+            means.add(out)
         update.step()  # 3. 沿梯度更新参数，再清掉梯度
-    return totals.finish()
+    return means.finish()
 
 
 def evaluate(
@@ -71,11 +71,11 @@ def evaluate(
         ArgumentError, ShapeError, DtypeError: 消息里写着怎么改。
     """
     check_sampler(batches)
-    forward, totals = make_forward(model, loss, step, precision), EpochMeans(metrics)
+    forward, means = make_forward(model, loss, step, precision), EpochMeans(metrics)
     with eval_mode(model), torch.no_grad():
         for batch in batches:
-            totals.add(forward(batch))
-    return totals.finish()
+            means.add(forward(batch))
+    return means.finish()
 
 
 def check_sampler(batches: object) -> None:

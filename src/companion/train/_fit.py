@@ -1,20 +1,20 @@
 """``fit``：一轮一轮地训练、验证、记录、存档，直到练完，或该停了。"""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 from torch import nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
+from companion._common import random_state_kept
 from companion.checkpoint import saves
 from companion.distributed import is_main
 from companion.errors import ArgumentError, DataError, NonFiniteError, check_choice
-from companion.metrics import Metric
+from companion.metrics import History, Metric
 from companion.optim import EMA
-from companion.run import History, NoRun, Run
-from companion.run._probe import why_shifted
+from companion.run import Run
 from companion.train._epoch import check_sampler, evaluate, train_epoch
 from companion.train._means import EMPTY, EpochMeans
 from companion.train._progress import Progress, size
@@ -66,16 +66,17 @@ def fit(
     _check_fit(train, valid, epochs, patience, precision, scheduler)
     how: Any = {"precision": precision, "accumulate": accumulate, "clip_norm": clip_norm}
     update = Update(model, optimizer, scheduler=scheduler, ema=ema, **how)
-    totals, bar = EpochMeans(metrics, finite=True), Progress(epochs, progress and is_main())
-    journal = _journal(run, valid, update, totals, how | {"epochs": epochs, "patience": patience})
+    means, bar = EpochMeans(metrics, finite=True), Progress(epochs, progress and is_main())
+    journal = _journal(run, update, means, loss, how | {"epochs": epochs, "patience": patience})
     one: Any = {"loss": loss, "step": step}
     with _last_words(journal, bar):
-        for epoch in _epochs(journal, epochs, patience, totals, bar):
-            batches = bar.watch(journal.batches(train, window=accumulate), epoch, train, totals)
-            trained = train_epoch(model, batches, optimizer=update, metrics=totals, **one)
+        for epoch in _epochs(journal, epochs, patience, means, bar):
+            batches = bar.watch(journal.batches(train, window=accumulate), epoch, train, means)
+            trained = train_epoch(model, batches, optimizer=update, metrics=means, **one)
             record = _named("train_", trained)
             if valid is not None:
-                record |= _evaluated(update, bar.watch(valid, epoch, valid), metrics, one)
+                with _own_random(valid):
+                    record |= _evaluated(update, bar.watch(valid, epoch, valid), metrics, one)
             update.end_epoch(record)
             journal.log(**record)
             bar.close(epoch, record)
@@ -85,19 +86,19 @@ def fit(
 
 
 def _journal(
-    run: Run | None, valid: object, update: Update, totals: EpochMeans, config: Mapping[str, Any]
-) -> Run | NoRun:
+    run: Run | None, update: Update, means: EpochMeans, loss: Loss | None, config: Record
+) -> Run:
     """记录和存档的地方，要存的都已交给它；有存档的话，已经恢复了。"""
-    journal = NoRun() if run is None else run
-    journal.attach(totals=totals, **update.parts())  # 先存 totals：它说得出坏在哪一批
+    journal = Run(None) if run is None else run
+    learned = loss if isinstance(loss, nn.Module) and list(loss.parameters()) else None
+    # 先存 means：练坏了的话，它说得出坏在哪一批
+    journal.attach(means=means, **update.parts(), loss=learned)
     journal.update_config(**config)
-    if run is not None and (why := why_shifted(valid)):
-        run._session.warn(why)
     return journal
 
 
 def _epochs(
-    journal: Run | NoRun, epochs: int, patience: int | None, totals: EpochMeans, bar: Progress
+    journal: Run, epochs: int, patience: int | None, means: EpochMeans, bar: Progress
 ) -> Iterator[int]:
     """一轮一轮的编号；验证损失连续 ``patience`` 轮没有变低就停。只看记录，接着练也照停。"""
     for epoch in journal.epochs(epochs):
@@ -107,7 +108,7 @@ def _epochs(
             where = f"最低的是第 {best[0]} 轮" if best else "它一直是 nan"
             bar.line(f"valid_loss 连续 {patience} 轮没有变低，停在第 {epoch - 1} 轮；{where}。")
             break
-        totals.epoch = epoch
+        means.epoch = epoch
         yield epoch
 
 
@@ -120,13 +121,19 @@ def _evaluated(
     return _named("valid_", judged)
 
 
+def _own_random(valid: Iterable[Any]) -> AbstractContextManager[None]:
+    """验证的子进程要是留着不走，随机数验证完就放回去：不然接着练的进程会多抽一次它们的种子。"""
+    stays = getattr(valid, "persistent_workers", False)
+    return random_state_kept() if stays else nullcontext()
+
+
 @contextmanager
-def _last_words(journal: Run | NoRun, bar: Progress) -> Iterator[None]:
+def _last_words(journal: Run, bar: Progress) -> Iterator[None]:
     """不论怎么结束，都擦掉进度条；练坏了的话，说出上一份好的存档在哪里。"""
     try:
         yield
     except NonFiniteError as error:
-        last = saves(journal.directory)[-1:] if isinstance(journal, Run) else []
+        last = saves(journal.directory)[-1:] if journal.directory else []
         where = f"之前的存档没有坏，最后一份是 {last[0]}。" if last else ""
         raise NonFiniteError(f"{error}{where}") from None
     finally:

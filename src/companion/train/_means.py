@@ -7,21 +7,21 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from companion.device import to_device, widest_float
+from companion.device import to_device
 from companion.distributed import any_rank, gather_objects, is_main, rank, world_size
 from companion.errors import ArgumentError, DataError, NonFiniteError
-from companion.metrics import Metric
+from companion.metrics import Mean, Metric
 from companion.train._step import Record, StepOut
 
 EMPTY = (
     "加载器应至少给出一批，实际一批也没有。检查：数据集是不是空的；样本不足一批而 "
     "drop_last=True；它是不是只能走一遍的生成器（第二轮就空了，请换成 DataLoader）。"
 )
-_BLOCK = 256  # 损失收满这么多步，才加一次、读一次
+_BLOCK = 256  # 每这么多步查一次损失
 
 
 class EpochMeans:
-    """一轮里的平均损失和各指标。``add`` 只把损失收着，满 256 步加一次；``finish`` 给出结果。
+    """一轮里的平均损失和各指标。``add`` 不读数值，满 256 步才读一次；``finish`` 给出结果。
 
     Args:
         metrics: 名字到指标；一轮的第一批之前各 ``reset`` 一次。
@@ -46,23 +46,20 @@ class EpochMeans:
             for metric in self.metrics.values():
                 metric.reset()
         self.batches += 1
-        self._losses.append(out.loss.detach().clone())  # 图捕获会重用它的内存，所以复制
-        self._weights.append(out.n)
+        self._loss.update(out.loss, out.n)
         if self.metrics:
             if not out.values:
                 raise ArgumentError("要算指标，step 应返回 StepOut(loss, n, (outputs, targets))。")
-            values = [value.detach() for value in out.values]
+            values = [v.detach() if v.requires_grad else v for v in out.values]
             for metric in self.metrics.values():
                 metric.update(*values)
-        if len(self._losses) >= _BLOCK:
-            self._sum, self._weight = self._read()
-            self._losses.clear()
-            self._weights.clear()
+        if self.batches % _BLOCK == 0:
+            self._checked()
 
     def mean(self) -> float:
         """到现在为止的平均损失，只算本进程的；要等设备算完，别每步都问。"""
-        total, weight = self._read(check=world_size() == 1)
-        return total / weight if weight else math.nan
+        sums = self._checked() if world_size() == 1 else self._loss.state_dict()
+        return sums["sum"] / sums["weight"] if sums["weight"] else math.nan
 
     def finish(self) -> Record:
         """``{"loss": …, 指标名: …}``，各进程的合在一起，标量都是 Python 数；之后从头记。
@@ -73,14 +70,15 @@ class EpochMeans:
         """
         if not self.batches:
             raise DataError(EMPTY)
-        total, weight = map(sum, zip(*gather_objects(self._read()), strict=True))
-        if not weight:
+        loss = Mean()
+        loss.merge(gather_objects(self._checked()))
+        if not loss.state_dict()["weight"]:
             raise DataError("样本数加起来是 0，平均损失没有定义。请检查 step 返回的 n。")
         if world_size() > 1:
             _merge(self.metrics)
         self._clear()
         results = {name: metric.compute() for name, metric in self.metrics.items()}
-        return {"loss": total / weight} | {
+        return {"loss": loss.compute()} | {
             name: value.item() if isinstance(value, Tensor) and value.ndim == 0 else value
             for name, value in results.items()
         }
@@ -91,9 +89,7 @@ class EpochMeans:
         Raises:
             NonFiniteError: 同 ``finish``。先查再存，存下的就不会是练坏了的参数。
         """
-        self._read()
-        mine: dict[str, Any] = {"batches": self.batches, "sum": self._sum, "weight": self._weight}
-        mine["pending"] = torch.stack(self._columns()) if self._losses else None
+        mine: dict[str, Any] = {"batches": self.batches, "loss": self._checked()}
         mine["metrics"] = {
             name: metric.state_dict()
             for name, metric in self.metrics.items()
@@ -106,12 +102,7 @@ class EpochMeans:
         self._clear()
         self.batches = state["ranks"][0]["batches"]
         mine = state["ranks"][rank() :: world_size()]
-        for piece in mine:
-            self._sum += piece["sum"]
-            self._weight += piece["weight"]
-            if piece["pending"] is not None:
-                self._losses += piece["pending"][0].unbind()
-                self._weights += piece["pending"][1].unbind()
+        self._loss.merge([piece["loss"] for piece in mine])
         for name, metric in self.metrics.items():
             metric.reset()
             states = [piece["metrics"][name] for piece in mine if name in piece["metrics"]]
@@ -123,40 +114,24 @@ class EpochMeans:
                 print(f"存档里没有指标 {name} 记到一半的数：这一轮的 {name} 只算恢复之后的批。")
 
     def _clear(self) -> None:
-        self.batches, self._sum, self._weight = 0, 0.0, 0.0
-        self._losses: list[Tensor] = []
-        self._weights: list[int | Tensor] = []
+        self.batches, self._loss = 0, Mean()
 
-    def _columns(self) -> tuple[Tensor, Tensor]:
-        """还没有加的损失和样本数，各一列，用最宽的浮点。"""
-        device = self._losses[-1].device
-        wide = widest_float(device)
-        losses = torch.stack([loss.to(device) for loss in self._losses]).to(wide)
-        if not any(isinstance(n, Tensor) for n in self._weights):
-            return losses, torch.tensor(self._weights, dtype=wide, device=device)
-        return losses, torch.stack(
-            [torch.as_tensor(n, dtype=wide, device=device) for n in self._weights]
-        )
+    def _checked(self) -> dict[str, Any]:
+        """损失的和与总权重；``finite`` 时先查有没有 nan 和 inf，各进程的都查。"""
+        sums = self._loss.state_dict()
+        if self.finite and any_rank(self._loss.first_bad is not None):
+            self._refuse(sums)
+        return sums
 
-    def _read(self, check: bool = True) -> tuple[float, float]:
-        """损失的加权和、总权重；什么也不改，所以问多少次，最后的数都一位不差。"""
-        if not self._losses:
-            return self._sum, self._weight
-        losses, weights = self._columns()
-        block, weight = torch.stack([(losses * weights).sum(), weights.sum()]).tolist()
-        total, weight = self._sum + block, self._weight + weight
-        if check and self.finite and any_rank(not math.isfinite(block)):
-            self._refuse(losses, total / weight)
-        return total, weight
-
-    def _refuse(self, losses: Tensor, mean: float) -> None:
+    def _refuse(self, sums: Mapping[str, float]) -> None:
         epoch = f"第 {self.epoch} 轮" if self.epoch else "这一轮"
-        if math.isfinite(mean):
+        if self._loss.first_bad is None:
             raise NonFiniteError(f"损失应是有限的数，{epoch}别的进程上有 nan 或 inf，一起停下。")
-        first = self.batches - len(losses) + int((~losses.isfinite()).nonzero()[0]) + 1
+        first = self.batches - self._loss.count + self._loss.first_bad
         raise NonFiniteError(
-            f"损失应是有限的数，{epoch}的平均训练损失是 {mean}，从第 {first} 批起。"
-            "模型的参数已经坏了：请重建模型，把学习率调小（先除以 10），并检查输入里有没有 nan。"
+            f"损失应是有限的数，{epoch}的平均训练损失是 {sums['sum'] / sums['weight']}，"
+            f"从第 {first} 批起。模型的参数已经坏了：请重建模型，把学习率调小（先除以 10），"
+            "并检查输入里有没有 nan。"
         )
 
 

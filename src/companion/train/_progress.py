@@ -49,7 +49,7 @@ class Progress:
         self._next, self._drawn = self.clock() + _EVERY_S, 0
 
     def watch(
-        self, batches: Iterable[Any], epoch: int, sized: object, totals: Counted | None = None
+        self, batches: Iterable[Any], epoch: int, sized: object, means: Counted | None = None
     ) -> Iterable[Any]:
         """同样的批；会动时，一边给出一边重画。
 
@@ -57,9 +57,9 @@ class Progress:
             batches: 一批一批的数据。
             epoch: 第几轮。
             sized: ``len(sized)`` 是一共几批；没有长度就不画条，只写做了几批。
-            totals: 训练时给：前面已经做了几批，现在的平均损失。不给就是在验证。
+            means: 训练时给：前面已经做了几批，现在的平均损失。不给就是在验证。
         """
-        return self._watch(batches, epoch, size(sized), totals) if self.live else batches
+        return self._watch(batches, epoch, size(sized), means) if self.live else batches
 
     def close(self, epoch: int, record: Mapping[str, Any]) -> None:
         """一轮结束，印这一轮的一行。"""
@@ -79,16 +79,16 @@ class Progress:
             self._drawn = 0
 
     def _watch(
-        self, batches: Iterable[Any], epoch: int, total: int | None, totals: Counted | None
+        self, batches: Iterable[Any], epoch: int, total: int | None, means: Counted | None
     ) -> Iterator[Any]:
-        title = f"第 {epoch}/{self.epochs} 轮  {'训练' if totals else '验证'}"
-        first, began = totals.batches if totals else 0, self.clock()
+        title = f"第 {epoch}/{self.epochs} 轮  {'训练' if means else '验证'}"
+        first, began = means.batches if means else 0, self.clock()
         for done, batch in enumerate(batches, first + 1):
             yield batch
             now = self.clock()
             if now >= self._next:
                 pace = (now - began) / (done - first)
-                loss = f"loss {totals.mean():<7.4g}" if totals else ""
+                loss = f"loss {means.mean():<7.4g}" if means else ""
                 self._write(f"{title}  {_amount(done, total, pace)}  {loss}".rstrip())
                 self._next = self.clock() + _EVERY_S  # 重画也要时间，从画完算起
 

@@ -9,7 +9,8 @@ import pytest
 import torch
 from py_mini_racer import MiniRacer
 
-from companion.book import bet, check, grade, quiz
+from companion.book import bet, check, quiz
+from companion.book._exercise import grade
 from companion.book.widgets import _questions as questions
 from companion.book.widgets._html import ASSETS
 from companion.errors import ArgumentError, DataError

@@ -7,8 +7,8 @@ import pytest
 import torch
 
 import companion.book.exercises
-from companion.book import check, grade
-from companion.book._exercise import Verdict
+from companion.book import check
+from companion.book._exercise import Verdict, grade
 from companion.errors import ArgumentError
 
 CHECKERS = """

@@ -1,11 +1,11 @@
 """Run：目录、恢复、核对、留存档、停下。断在每一步上是否精确，见 tests/faults。"""
 
 import copy
-import gc
 import json
 import os
 import signal
 import threading
+import weakref
 
 import pytest
 import torch
@@ -124,16 +124,13 @@ def test_leftovers_of_a_killed_save_are_removed(tmp_path):
 
 
 def test_a_run_that_is_no_longer_referenced_frees_its_lock(tmp_path):
-    from companion.run._lock import Lock
-
     run = Run(tmp_path)
-    lock = run._session._store._lock
-    assert isinstance(lock, Lock)
+    lock = run._saves._lock
     del run
-    gc.collect()
     assert lock._file is not None  # 测试自己还拿着
-    lock.release()
-    lock.release()
+    gone = weakref.ref(lock)
+    del lock
+    assert gone() is None
 
 
 @pytest.mark.parametrize(
@@ -230,7 +227,7 @@ WRONG = {
             }
         ),
         MismatchError,
-        r"每组的参数个数.*存档里是 \[4\]，现在是 \[1, 1, 1, 1\]",
+        r"分组和次序应与存档相同.*每组有 \[4\] 个，现在有 \[1, 1, 1, 1\] 个",
     ),
     "scheduler's class": (
         lambda parts: with_scheduler(parts, torch.optim.lr_scheduler.ExponentialLR, gamma=0.9),
@@ -355,6 +352,36 @@ def test_a_new_object_under_a_used_name_takes_over_the_state(tmp_path):
     assert train(run, others, 2).epoch == 2
 
 
+def test_an_object_replaced_before_the_restore_gets_the_saved_state(tmp_path):
+    parts = job()
+    train(Run(tmp_path, **parts), parts)
+    trained, one, two = weights(parts), job(seed=1), job(seed=2)
+    run = Run(tmp_path, resume=True)
+    run.attach(model=one["model"])
+    run.attach(**two)
+    assert same(weights(two), trained)
+
+
+def test_after_a_mismatch_the_same_run_takes_the_right_objects(tmp_path):
+    parts = job()
+    train(Run(tmp_path, **parts), parts)
+    trained, run = weights(parts), Run(tmp_path, resume=True)
+    with pytest.raises(MismatchError):
+        run.attach(**rebuilt(9))
+    parts = job(seed=4)
+    run.attach(**parts)
+    assert same(weights(parts), trained)
+
+
+def test_saving_before_everything_is_restored_is_refused(tmp_path):
+    parts = job()
+    train(Run(tmp_path, **parts), parts)
+    before = saves(tmp_path)
+    with pytest.raises(MismatchError, match="optimizer"):
+        Run(tmp_path, resume=True, model=parts["model"]).save()
+    assert saves(tmp_path) == before
+
+
 def test_before_the_start_a_new_object_keeps_its_own_state(tmp_path):
     run = Run(tmp_path, **job())
     other = job(seed=5)
@@ -378,10 +405,18 @@ def test_resuming_says_where_and_which_hyper_parameters_differ(tmp_path, capsys)
         assert (
             first == f"继续 {tmp_path}：从第 {run.epoch} 轮开头（已练 {run.step - 3} 步）接着练。"
         )
-        assert f"lr 存档 0.1，现在 {lr}（" in second or f"lr 存档 0.1，现在 {lr}、" in second
-        assert "用的是 lr = 0.1；要换新值，恢复后改 optimizer.param_groups" in second
+        assert f"optimizer 的 lr 存档 0.1，现在 {lr}，用存档里的" in second
+        assert ("width 存档 5，现在 6" in second) == (lr == 0.2)
+        assert "恢复后改 optimizer.param_groups" in second
         assert "tag" not in second
         assert parts["optimizer"].param_groups[0]["lr"] == 0.1
+
+
+def test_a_tuple_in_config_is_the_same_when_it_comes_back_as_a_list(tmp_path, capsys):
+    parts, config = job(), {"betas": (0.9, 0.99), "sizes": (1, 2), "deep": {"more": (1, (2, 3))}}
+    train(Run(tmp_path, config=config, **parts), parts)
+    train(Run(tmp_path, resume=True, config=config, **parts), parts, 2)
+    assert "与存档不同" not in capsys.readouterr().out
 
 
 def test_resuming_with_the_same_hyper_parameters_says_one_line(tmp_path, capsys):
@@ -398,7 +433,7 @@ def test_another_batch_size_is_mentioned(tmp_path, capsys):
     dataset = TensorDataset(INPUTS, TARGETS)
     train(Run(tmp_path, **parts), parts, batches=DataLoader(dataset, batch_size=4))
     train(Run(tmp_path, resume=True, **parts), parts, 2, batches=DataLoader(dataset, batch_size=6))
-    assert "超参数与存档不同：batch_size 存档 4，现在 6。" in capsys.readouterr().out
+    assert "批量 4 成了 6" in capsys.readouterr().out
 
 
 def test_a_finished_run_does_nothing_and_a_larger_total_goes_on(tmp_path, capsys):
@@ -440,7 +475,7 @@ def test_a_loader_of_another_length_is_mentioned_when_continuing_inside_an_epoch
     for _ in run.epochs(1):
         seen = [batch.tolist() for batch in run.batches(DataLoader(range(8), batch_size=1))]
     assert seen == [[2], [3], [4], [5], [6], [7]]
-    assert "加载器存档时有 4 批，现在有 8 批" in run.inexact
+    assert "批数 4 成了 8，批量 2 成了 1" in run.inexact
 
 
 # —— 存档
@@ -487,7 +522,7 @@ def test_load_best_brings_the_weights_of_the_best_epoch(tmp_path):
 def test_load_best_says_what_is_missing(tmp_path):
     parts = job()
     run = train(Run(tmp_path, **parts), parts)
-    with pytest.raises(RunError, match=r"'valid_loss'.*实际记下的列是 epoch、loss"):
+    with pytest.raises(RunError, match=r"'valid_loss'.*实际记下的是.*epoch.*loss"):
         run.load_best()
     run = Run(tmp_path / "b", keep=1, **parts)
     train(run, parts, 2, valid=[1.0, 2.0])
@@ -666,7 +701,7 @@ def test_stop_finishes_the_epoch_and_stays_stopped(tmp_path, capsys):
     assert (run.epoch, run.step) == (2, 6)
     again = Run(tmp_path, resume=True, **parts)
     assert list(again.epochs(5)) == []
-    assert "已在第 2 轮按 run.stop() 停下" in capsys.readouterr().out
+    assert "已经练完 2 轮（run.stop() 叫停的）" in capsys.readouterr().out
     assert list(again.epochs(6)) == [3, 4, 5, 6]
 
 
@@ -679,8 +714,7 @@ def test_break_after_the_batches_says_that_the_epoch_was_not_saved(tmp_path, cap
         if epoch == 2:
             break
     assert capsys.readouterr().out == (
-        "第 2 轮没有走到收尾；接着练，从最后的存档 save-00001-step-3 开始。"
-        "想存完再停，用 run.stop()。\n"
+        "第 2 轮没有走到收尾；最后的存档是 save-00001-step-3。想存完再停，用 run.stop()。\n"
     )
     assert [verify(path)["epoch"] for path in saves(tmp_path)] == [1]
     with pytest.raises(RunError, match=r"断在一轮中间.*resume=True"):

@@ -3,16 +3,25 @@
 import csv
 import importlib.machinery
 import json
+import math
 import sys
 import types
 from typing import ClassVar
 
 import pytest
 import torch
+from torch import nn
 
 from companion.errors import ShapeError
-from companion.run import NoRun, Run
-from companion.run._sums import LogSums, averages
+from companion.metrics import Mean
+from companion.run import Run
+from companion.run._log import Log
+
+
+def averages(log):
+    """收尾一轮，返回那一轮的平均。"""
+    log.close_epoch(1)
+    return {name: value for name, value in log.history.records[-1].items() if name != "epoch"}
 
 
 def logged(run, values, total=1, **fixed):
@@ -28,17 +37,17 @@ def test_a_value_is_the_mean_weighted_by_n(tmp_path):
 
 
 def test_values_may_be_python_numbers_and_tensors_of_any_dtype_mixed():
-    sums = LogSums()
+    sums = Log(None)
     for value in (1, 2.5, torch.tensor(3, dtype=torch.bfloat16), torch.tensor([[5.5]])):
-        sums.add(2, {"x": value}, only_scalars=True)
+        sums.add(2, {"x": value}, inside=True)
     assert averages(sums) == {"x": 3.0}
 
 
 def test_a_long_epoch_is_added_in_float64_in_the_order_of_the_steps():
     values = torch.rand(1000)
-    sums = LogSums()
+    sums = Log(None)
     for value in values:
-        sums.add(3, {"x": value}, only_scalars=True)
+        sums.add(3, {"x": value}, inside=True)
     total = 0.0
     for value in values.tolist():
         total += value * 3
@@ -47,20 +56,20 @@ def test_a_long_epoch_is_added_in_float64_in_the_order_of_the_steps():
 
 def test_a_sum_saved_half_way_and_continued_has_the_same_bits():
     values = torch.rand(700).unbind()
-    whole, first, second = LogSums(), LogSums(), LogSums()
+    whole, first, second = Log(None), Log(None), Log(None)
     for value in values:
-        whole.add(1, {"x": value}, only_scalars=True)
+        whole.add(1, {"x": value}, inside=True)
     for value in values[:301]:
-        first.add(1, {"x": value}, only_scalars=True)
-    second.load_state_dict(first.state_dict())
+        first.add(1, {"x": value}, inside=True)
+    second.load_state_dict([], [first.state_dict()])
     for value in values[301:]:
-        second.add(1, {"x": value}, only_scalars=True)
+        second.add(1, {"x": value}, inside=True)
     assert averages(second) == averages(whole)
 
 
 def test_the_tensor_is_copied_so_changing_it_afterwards_changes_nothing():
-    sums, loss = LogSums(), torch.ones(())
-    sums.add(1, {"loss": loss}, only_scalars=True)
+    sums, loss = Log(None), torch.ones(())
+    sums.add(1, {"loss": loss}, inside=True)
     loss.mul_(100)
     assert averages(sums) == {"loss": 1.0}
 
@@ -109,28 +118,33 @@ def test_the_epoch_of_the_record_is_the_runs_and_a_record_can_be_logged_whole(tm
 
 
 def test_weights_that_add_up_to_nothing_give_nan():
-    sums = LogSums()
-    sums.add(0, {"x": 1.0}, only_scalars=True)
-    assert averages(sums)["x"] != averages(sums)["x"]
+    sums = Log(None)
+    sums.add(0, {"x": 1.0}, inside=True)
+    assert math.isnan(averages(sums)["x"])
 
 
 def test_ranks_are_averaged_by_their_weights_and_equal_means_stay_as_they_are(monkeypatch):
     def two_more(mine):
-        return [mine, *({"x": (0.1, 1), "y": (6.0, 3), "z": torch.ones(2)} for _ in range(2))]
+        return [mine, *({"x": mean(0.1, 1), "y": mean(2.0, 3), "z": torch.ones(2)} for _ in "ab")]
 
-    monkeypatch.setattr("companion.run._sums.gather_objects", two_more)
-    sums = LogSums()
-    sums.add(1, {"x": 0.1, "y": 1.0, "z": torch.zeros(2)}, only_scalars=False)
+    def mean(value, weight):
+        found = Mean()
+        found.update(value, weight)
+        return found
+
+    monkeypatch.setattr("companion.run._log.gather_objects", two_more)
+    sums = Log(None)
+    sums.add(1, {"x": 0.1, "y": 1.0, "z": torch.zeros(2)}, inside=False)
     merged = averages(sums)
     assert merged["x"] == 0.1  # (0.1 + 0.1 + 0.1) / 3 不是 0.1
     assert merged["y"] == (1 + 6 + 6) / 7
     assert torch.equal(merged["z"], torch.zeros(2))
 
 
-def test_norun_keeps_the_same_record_and_writes_nothing(tmp_path, monkeypatch):
+def test_a_run_of_nothing_keeps_the_same_record_and_writes_nothing(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    run = NoRun()
-    run.attach(model=object())
+    run = Run(None)
+    run.attach(model=nn.Linear(1, 1))
     run.update_config(lr=1)
     assert logged(run, [(1.0, 1), (4.0, 2)], total=2) == [
         {"epoch": 1, "loss": 3.0},
@@ -144,12 +158,22 @@ def test_norun_keeps_the_same_record_and_writes_nothing(tmp_path, monkeypatch):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_norun_gives_the_loader_itself_and_tells_it_the_epoch():
+def test_a_run_of_nothing_counts_steps_and_stops_at_a_number_of_them():
+    run = Run(None)
+    for _ in run.epochs(7):
+        for _ in run.batches([1, 2, 3]):
+            if run.step + 1 >= 7:
+                run.stop()
+                break
+    assert (run.step, run.epoch) == (7, 3)
+
+
+def test_a_run_of_nothing_gives_the_loader_itself_and_tells_it_the_epoch():
     class Loader(list):
         def set_epoch(self, epoch):
             self.epoch = epoch
 
-    run, loader = NoRun(), Loader([1, 2])
+    run, loader = Run(None), Loader([1, 2])
     for epoch in run.epochs(3):
         assert list(run.batches(loader)) == [1, 2]
         assert loader.epoch == epoch
@@ -194,7 +218,7 @@ def test_run_json_is_written_once_with_hyper_parameters_and_versions(tmp_path):
         "patience": None,
         "batch_size": 2,
     }
-    assert card["torch"] == torch.__version__
+    assert card["environment"]["torch"] == torch.__version__
     assert card["environment"]["threads"] == torch.get_num_threads()
     written = (tmp_path / "run.json").read_bytes()
     run.update_config(seed=4)
@@ -205,7 +229,7 @@ def test_run_json_is_written_once_with_hyper_parameters_and_versions(tmp_path):
 def test_two_optimizers_have_their_own_names_in_run_json(tmp_path):
     model = torch.nn.Linear(2, 2)
     pair = {n: torch.optim.SGD(model.parameters(), lr=lr) for n, lr in (("g", 0.1), ("d", 0.2))}
-    list(Run(tmp_path, **pair).epochs(1))
+    list(Run(tmp_path, model=model, **pair).epochs(1))
     config = json.loads((tmp_path / "run.json").read_text(encoding="utf-8"))["config"]
     assert (config["g.lr"], config["d.lr"], config["g"]) == (0.1, 0.2, "SGD")
 
@@ -256,7 +280,7 @@ def test_tensorboard_gets_the_scalars_of_every_epoch_and_hides_old_points(tmp_pa
 
 
 def test_without_tensorboard_there_is_no_folder_for_it(tmp_path, monkeypatch):
-    monkeypatch.setattr("companion.run._files.find_spec", lambda name: None)
+    monkeypatch.setattr("companion.run._log.find_spec", lambda name: None)
     run = Run(tmp_path)
     for _ in run.epochs(1):
         run.log(loss=1.0)

@@ -20,10 +20,10 @@ def steps(count, seed=0, classes=3):
 
 
 def filled(count, metrics=None, **how):
-    totals = EpochMeans(metrics, **how)
+    means = EpochMeans(metrics, **how)
     for out in steps(count):
-        totals.add(out)
-    return totals
+        means.add(out)
+    return means
 
 
 @pytest.mark.parametrize("count", [1, 255, 256, 257, 700])
@@ -36,8 +36,8 @@ def test_the_mean_is_weighted_and_kept_in_double(count):
 
 def test_a_block_of_steps_is_read_once(count_reads):
     def reads(count):
-        totals, outs = EpochMeans(None, finite=True), list(steps(count))
-        return count_reads(lambda: [totals.add(out) for out in outs])
+        means, outs = EpochMeans(None, finite=True), list(steps(count))
+        return count_reads(lambda: [means.add(out) for out in outs])
 
     assert reads(255) == 0
     assert reads(256 * 4) == 4
@@ -70,21 +70,21 @@ def test_a_saved_half_goes_on_to_the_same_bits(cut, tmp_path):
 
 
 def test_a_loss_whose_memory_is_used_again_is_remembered_as_it_was():
-    totals, buffer = EpochMeans(None), torch.zeros(())
+    means, buffer = EpochMeans(None), torch.zeros(())
     for value in (1.0, 2.0, 6.0):
-        totals.add(StepOut(buffer.fill_(value), 1))
-    assert totals.finish()["loss"] == 3.0
+        means.add(StepOut(buffer.fill_(value), 1))
+    assert means.finish()["loss"] == 3.0
 
 
 def test_after_finish_the_next_epoch_starts_from_nothing():
     metrics = {"accuracy": Accuracy()}
-    totals = filled(10, metrics)
-    first = totals.finish()
+    means = filled(10, metrics)
+    first = means.finish()
     assert metrics["accuracy"].compute() == first["accuracy"]  # 还能再问
-    assert totals.state_dict() == EpochMeans(metrics).state_dict()
+    assert means.state_dict() == EpochMeans(metrics).state_dict()
     for out in steps(10):
-        totals.add(out)
-    assert totals.finish() == first
+        means.add(out)
+    assert means.finish() == first
 
 
 def test_a_metric_that_cannot_be_saved_says_what_it_will_miss(capsys):
@@ -111,48 +111,48 @@ def test_a_metric_that_cannot_be_saved_says_what_it_will_miss(capsys):
 @pytest.mark.parametrize("value", [math.nan, math.inf])
 @pytest.mark.parametrize(("bad", "noticed"), [(0, 256), (255, 256), (256, 300), (299, 300)])
 def test_a_broken_loss_is_told_by_its_batch(value, bad, noticed):
-    totals = EpochMeans(None, finite=True)
-    totals.epoch = 3
+    means = EpochMeans(None, finite=True)
+    means.epoch = 3
     seen = 0
     with pytest.raises(FloatingPointError, match=f"第 3 轮.*是 {value}，从第 {bad + 1} 批起"):
         for i, out in enumerate(steps(300)):
             seen = i + 1
-            totals.add(out._replace(loss=torch.tensor(value)) if i == bad else out)
-        totals.finish()
+            means.add(out._replace(loss=torch.tensor(value)) if i == bad else out)
+        means.finish()
     assert seen == noticed
 
 
 @pytest.mark.parametrize("look", [EpochMeans.mean, EpochMeans.state_dict, EpochMeans.finish])
 def test_a_broken_loss_is_noticed_whenever_somebody_looks(look):
-    totals = filled(5, finite=True)
-    totals.add(StepOut(torch.tensor(math.nan), 1))
+    means = filled(5, finite=True)
+    means.add(StepOut(torch.tensor(math.nan), 1))
     with pytest.raises(FloatingPointError, match="从第 6 批起"):
-        look(totals)
+        look(means)
 
 
 def test_evaluation_reports_a_broken_loss_instead_of_stopping():
-    totals = filled(5)
-    totals.add(StepOut(torch.tensor(math.nan), 1))
-    assert math.isnan(totals.finish()["loss"])
+    means = filled(5)
+    means.add(StepOut(torch.tensor(math.nan), 1))
+    assert math.isnan(means.finish()["loss"])
 
 
 def test_a_loss_over_no_samples_at_all_is_undefined():
-    totals = EpochMeans(None)
-    totals.add(StepOut(torch.tensor(1.0), 0))
+    means = EpochMeans(None)
+    means.add(StepOut(torch.tensor(1.0), 0))
     with pytest.raises(ValueError, match="加起来是 0"):
-        totals.finish()
+        means.finish()
 
 
 def merged(monkeypatch, world, state, metrics):
     """``world`` 个进程各自恢复同一份存档之后的样子。"""
-    totals = []
+    means = []
     for rank in range(world):
         monkeypatch.setattr("companion.train._means.rank", lambda rank=rank: rank)
         monkeypatch.setattr("companion.train._means.world_size", lambda: world)
         one = EpochMeans({"accuracy": Accuracy()} if metrics else None)
         one.load_state_dict(state)
-        totals.append(one)
-    return totals
+        means.append(one)
+    return means
 
 
 @pytest.mark.parametrize("world", [1, 2, 3])

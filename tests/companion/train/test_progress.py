@@ -6,8 +6,8 @@ import itertools
 
 import pytest
 
-from companion.train import Progress, fit
-from companion.train._progress import size
+from companion.train import fit
+from companion.train._progress import Progress, size
 from tests.companion.train.test_train import blobs, job
 
 

@@ -1,5 +1,7 @@
 """逐轮的记录：一轮一个字典；按列取、找最好的一轮；画曲线用 ``companion.plot.history``。"""
 
+import csv
+import io
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -33,6 +35,19 @@ class History:
     def __repr__(self) -> str:
         last = f"；最后一轮 {numbers(self.records[-1])}" if self.records else ""
         return f"History({len(self.records)} 轮{last})"
+
+    def to_csv(self) -> str:
+        """CSV 的全文：一轮一行，一列一个名字；矩阵等不是标量的不写。"""
+        rows = [
+            {name: value for name, value in record.items() if isinstance(value, int | float | str)}
+            for record in self.records
+        ]
+        text = io.StringIO()
+        names = list(dict.fromkeys(name for row in rows for name in row))
+        writer = csv.DictWriter(text, names, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+        return text.getvalue()
 
     def best(self, name: str, mode: str = "min") -> tuple[int, float] | None:
         """``name`` 最好的一轮和那时的值 ``(轮次, 值)``；一个能比的数也没有就是 ``None``。

@@ -5,7 +5,7 @@ import pytest
 
 from companion import plot
 from companion.errors import ArgumentError, ShapeError
-from companion.run import History
+from companion.metrics import History
 
 matplotlib.use("Agg")
 pyplot = pytest.importorskip("matplotlib.pyplot")

@@ -1,0 +1,74 @@
+"""几处共用的小东西：锁、整个换掉一个文件、相同与否、印一行。"""
+
+import os
+
+import numpy as np
+import pytest
+import torch
+
+from companion._common import FileLock, replacing, same, say, unknown_name, width
+
+
+def test_a_lock_tells_who_holds_it_and_frees_it_twice_without_harm(tmp_path):
+    lock = FileLock(tmp_path / "lock")
+    assert lock.acquire()
+    assert lock.owner() == (str(os.getpid()), "")
+    lock.release()
+    lock.release()
+    assert lock.acquire()
+    lock.release()
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows 上建链接要权限")
+@pytest.mark.parametrize("make", ["symlink", "hard link", "fifo", "dangling"])
+def test_a_lock_file_that_leads_elsewhere_is_replaced_and_nothing_is_written_there(tmp_path, make):
+    victim, path = tmp_path / "victim", tmp_path / "lock"
+    victim.write_text("原样")
+    if make == "fifo":
+        os.mkfifo(path)
+    elif make == "hard link":
+        os.link(victim, path)
+    else:
+        path.symlink_to(victim if make == "symlink" else tmp_path / "nothing")
+    lock = FileLock(path)
+    assert lock.acquire()
+    lock.release()
+    assert victim.read_text() == "原样"
+    assert not (tmp_path / "nothing").exists()
+
+
+def test_a_file_is_replaced_whole_or_not_at_all(tmp_path):
+    path = tmp_path / "a.txt"
+    path.write_text("旧")
+    with replacing(path) as fresh:
+        fresh.write_text("新")
+        assert path.read_text() == "旧"
+    assert path.read_text() == "新"
+    with pytest.raises(ZeroDivisionError), replacing(path) as fresh:
+        fresh.write_text("一半")
+        _ = 1 / 0
+    assert path.read_text() == "新"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_values_are_compared_through_their_containers():
+    one = {"x": (torch.tensor([1.0, torch.nan]), np.ones(2)), "name": ["甲", 3, None]}
+    two = {"x": (torch.tensor([1.0, torch.nan]), np.ones(2)), "name": ["甲", 3, None]}
+    assert same(one, two)
+    assert not same(one, two | {"name": ["乙", 3, None]})
+    assert not same(torch.ones(2), torch.ones(3))
+
+
+def test_a_line_for_the_terminal_holds_no_control_characters(capsys):
+    say("存档 \x1b[2J\u202e 坏了")
+    assert capsys.readouterr().out == "存档 \\x1b[2J\\u202e 坏了\n"
+
+
+def test_a_chinese_character_takes_two_columns():
+    assert (width("损失 1"), width("（）")) == (6, 4)
+
+
+def test_a_wrong_name_is_answered_with_the_near_ones_or_with_all():
+    known = ["row_means", "row_sums", "trace"]
+    assert "相近的有：row_sums、row_means；" in unknown_name("没有它", "row_sum", known)
+    assert "相近的有：row_means、row_sums、trace；" in unknown_name("没有它", "zzz", known)
