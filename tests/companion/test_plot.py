@@ -110,6 +110,12 @@ def test_confusion_writes_counts_and_leaves_zero_cells_blank():
     assert [text.get_text() for text in figure().axes[0].texts] == ["3", "", "1", "2"]
 
 
+def test_confusion_colours_each_cell_by_its_share_of_the_row():
+    confusion(torch.tensor([[3, 0], [1, 2]]), ["猫", "狗"])
+    shares = figure().axes[0].images[0].get_array()
+    assert shares.tolist() == [[1, 0], [1 / 3, 2 / 3]]  # 按列就是 [[3/4, 0], [1/4, 1]]
+
+
 def test_bars_run_from_top_to_bottom_with_their_numbers():
     bars(["慢", "快"], [12.34567, 1.0], "毫秒")
     axes = figure().axes[0]

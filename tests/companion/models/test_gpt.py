@@ -160,3 +160,14 @@ def test_wrong_inputs_are_explained():
     for bad in ({"temperature": -1.0}, {"top_k": 0}):
         with pytest.raises(ArgumentError, match="temperature 不能是负数"):
             small().generate(words(1, 2), 1, **bad)
+
+
+def test_the_weights_that_add_into_the_residual_stream_start_smaller_the_deeper_the_net():
+    torch.manual_seed(0)
+    for depth in (2, 8):
+        net = GPT(vocab=64, context=8, width=256, heads=4, depth=depth)
+        for name, parameter in net.named_parameters():
+            if parameter.ndim == 2:
+                adds = name.endswith(("out.weight", "down.weight"))
+                expected = 0.02 / (2 * depth) ** 0.5 if adds else 0.02
+                assert parameter.std().item() == pytest.approx(expected, rel=0.05), name
