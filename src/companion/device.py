@@ -40,6 +40,8 @@ def to_device(batch: Any, device: torch.device) -> Any:
 
     元组、列表、字典逐层往里找；自己有 ``.to`` 方法的对象就调用它；其余（如文件名）原样留下。
     """
+    if type(batch) is list:  # 默认的 collate 给的，最常见
+        return [to_device(value, device) for value in batch]
     if hasattr(batch, "to"):
         return batch.to(device, non_blocking=True)
     if isinstance(batch, dict):

@@ -152,12 +152,13 @@ def check_labels(logits: Tensor, labels: Tensor) -> None:
         ShapeError: 两者的形状配不上，例如标签是 one-hot。
         DtypeError: 标签不是 ``int64``；交叉熵只收它。
     """
-    if logits.ndim < 2:
+    shape = logits.shape
+    if len(shape) < 2:
         raise ShapeError(
-            f"类别得分的形状应为 (B, C)，实际是 {tuple(logits.shape)}。每类一列；"
+            f"类别得分的形状应为 (B, C)，实际是 {tuple(shape)}。每类一列；"
             "只有一列的二分类请先拼成两列。"
         )
-    expected = logits.shape[:1] + logits.shape[2:]
+    expected = shape[:1] + shape[2:]
     if labels.shape != expected:
         raise ShapeError(
             f"标签的形状应为 {tuple(expected)}，实际是 {tuple(labels.shape)}。"
@@ -181,7 +182,7 @@ def check_targets(loss: object, outputs: Tensor, targets: Tensor) -> None:
     kind = getattr(loss, "func", loss)  # functools.partial 包着的那个函数
     kind = type(kind) if isinstance(kind, nn.Module) else kind
     if kind in _CLASS_LOSSES:
-        if not (targets.shape == outputs.shape and targets.is_floating_point()):
+        if not (targets.is_floating_point() and targets.shape == outputs.shape):
             check_labels(outputs, targets)
     elif kind in _ELEMENT_LOSSES and targets.shape != outputs.shape:
         raise ShapeError(

@@ -49,8 +49,8 @@ def is_shape(sizes: Any) -> bool:
 def _plain(value: Any, where: str, seen: dict[Any, Any]) -> Any:
     if isinstance(value, np.generic):
         value = value.item()  # 先换：np.float64 也是 float 的子类
-    if value is None:
-        return None
+    if type(value) in SCALARS:
+        return value
     if isinstance(value, str):
         return str.__str__(value)
     for kind in _NUMBERS:
@@ -98,6 +98,8 @@ def _plain_array(value: NDArray[Any]) -> Tensor:
 
 
 def _plain_key(key: Any, where: str) -> Any:
+    if type(key) is str:
+        return key
     if isinstance(key, np.generic):
         key = key.item()
     if not isinstance(key, _KEYS):
