@@ -89,7 +89,7 @@ def ours_run(model: nn.Module, loader: Iterable[Any], epochs: int, bar: bool) ->
                 optimizer.zero_grad()
                 loss.backward()
                 optimizer.step()
-                accuracy.update(outputs.detach(), targets)
+                accuracy.update(outputs, targets)
                 run.log(n=len(targets), loss=loss)
             run.log(accuracy=accuracy.compute())
         run.close()
