@@ -68,6 +68,28 @@ def eval_mode(model: nn.Module) -> Iterator[None]:
             module.training = training
 
 
+def train_mode(model: nn.Module) -> None:
+    """切到 train 状态；有意留在 eval 的不动：参数全冻结的层，和单独 ``eval()`` 过的批归一化。
+
+    整个模型都在 eval（刚预测完），看不出哪个批归一化是有意的，就只认冻结了的。
+    """
+    norms = nn.modules.batchnorm._NormBase
+    kept: list[nn.Module] = []
+    for module in model.modules():
+        if not module.training and _is_frozen(module):
+            kept += module.modules()
+        elif not module.training and model.training and isinstance(module, norms):
+            kept.append(module)
+    model.train()
+    for module in kept:
+        module.training = False
+
+
+def _is_frozen(module: nn.Module) -> bool:
+    parameters = list(module.parameters())
+    return bool(parameters) and not any(p.requires_grad for p in parameters)
+
+
 @contextmanager
 def random_state_kept() -> Iterator[None]:
     """里面随便抽随机数；离开时（出错也一样）全局的发生器回到进来时的那一刻。"""

@@ -15,11 +15,13 @@ CompanionError                          抓它就抓住了全部
 └── LaunchError (RuntimeError)          某个进程失败或超时
 """
 
+import operator
 from collections.abc import Collection
+from contextlib import suppress
+from typing import Any
 
 import torch
-from torch import Tensor, nn
-from torch.nn import functional as F
+from torch import Tensor
 
 __all__ = [
     "ArgumentError",
@@ -38,16 +40,9 @@ __all__ = [
     "check_choice",
     "check_labels",
     "check_shape",
-    "check_targets",
+    "check_whole",
     "printable",
 ]
-
-_CLASS_LOSSES = (F.cross_entropy, F.nll_loss, nn.CrossEntropyLoss, nn.NLLLoss)
-_ELEMENT_LOSSES = (
-    *(F.mse_loss, F.l1_loss, F.smooth_l1_loss, F.huber_loss),
-    *(F.binary_cross_entropy, F.binary_cross_entropy_with_logits),
-    *(nn.MSELoss, nn.L1Loss, nn.SmoothL1Loss, nn.HuberLoss, nn.BCELoss, nn.BCEWithLogitsLoss),
-)
 
 
 class CompanionError(Exception):
@@ -141,6 +136,18 @@ def check_choice(name: str, value: object, choices: Collection[object]) -> None:
         raise ArgumentError(f"{name} 应为 {options} 之一，实际是 {value!r}。")
 
 
+def check_whole(name: str, value: Any, least: int = 1, hint: str = "") -> int:
+    """``value`` 是不小于 ``least`` 的整数（NumPy 的也行）就原样返回成 ``int``。
+
+    Raises:
+        ArgumentError: 不是整数（``True``、``2.0`` 都不是），或者太小；``hint`` 接在消息末尾。
+    """
+    with suppress(TypeError):
+        if not isinstance(value, bool) and (whole := operator.index(value)) >= least:
+            return whole
+    raise ArgumentError(f"{name} 应为不小于 {least} 的整数，实际是 {value!r}。{hint}")
+
+
 def check_labels(logits: Tensor, labels: Tensor) -> None:
     """得分与类别编号配得上就什么也不做。只看形状和 dtype，不读数值，GPU 不用停下来等。
 
@@ -167,26 +174,4 @@ def check_labels(logits: Tensor, labels: Tensor) -> None:
     if labels.dtype != torch.int64:
         raise DtypeError(
             f"标签应为 torch.int64 的类别编号，实际是 {labels.dtype}。请先 labels.long()。"
-        )
-
-
-def check_targets(loss: object, outputs: Tensor, targets: Tensor) -> None:
-    """目标合 ``loss`` 的胃口就什么也不做；只认得 torch 自己的常用损失，别的不管。
-
-    交叉熵要类别编号（或与得分同形状的浮点概率）；逐元素的损失要与输出形状相同，否则广播会
-    悄悄算出一个错的数。
-
-    Raises:
-        ShapeError, DtypeError: 目标的形状或 dtype 不对。
-    """
-    kind = getattr(loss, "func", loss)  # functools.partial 包着的那个函数
-    kind = type(kind) if isinstance(kind, nn.Module) else kind
-    if kind in _CLASS_LOSSES:
-        if not (targets.is_floating_point() and targets.shape == outputs.shape):
-            check_labels(outputs, targets)
-    elif kind in _ELEMENT_LOSSES and targets.shape != outputs.shape:
-        raise ShapeError(
-            f"targets 的形状应与输出相同，是 {tuple(outputs.shape)}，实际是 "
-            f"{tuple(targets.shape)}。少一维用 targets[:, None]，多一维用 squeeze(1)；"
-            "不改的话，广播会两两相减，不报错却算错。"
         )

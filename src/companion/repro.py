@@ -1,11 +1,13 @@
 """可复现：固定随机种子，存取随机数发生器的状态，写出这次运行的环境。"""
 
+import importlib
 import json
 import os
 import platform
 import random
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from datetime import datetime
 from typing import Any
 
 import numpy as np
@@ -23,6 +25,7 @@ __all__ = [
     "restore_generator_state",
     "restore_random_state",
     "seed_everything",
+    "versions",
 ]
 
 RandomSource = torch.Generator | random.Random | np.random.Generator | np.random.RandomState
@@ -151,3 +154,10 @@ def _usable_cores() -> int:
     if hasattr(os, "sched_getaffinity"):  # 容器和任务系统分到的核，常比机器的核少
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
+
+
+def versions() -> dict[str, Any]:
+    """companion 的版本，此刻的时间，环境。"""
+    now = datetime.now().astimezone().isoformat(timespec="seconds")
+    version = importlib.import_module("companion").__version__
+    return {"companion": version, "date": now, "environment": asdict(environment())}

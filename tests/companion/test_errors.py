@@ -1,6 +1,6 @@
+import numpy as np
 import pytest
 import torch
-from torch import nn
 from torch.nn import functional as F
 
 from companion import errors
@@ -12,7 +12,7 @@ from companion.errors import (
     check_choice,
     check_labels,
     check_shape,
-    check_targets,
+    check_whole,
 )
 
 
@@ -81,19 +81,13 @@ def test_labels_that_cross_entropy_refuses_are_explained(logits, labels, error, 
         check_labels(torch.zeros(logits), labels)
 
 
-def test_cross_entropy_may_be_given_probabilities_but_not_integer_one_hot():
-    logits = torch.zeros(4, 3)
-    assert check_targets(F.cross_entropy, logits, torch.full((4, 3), 1 / 3)) is None
-    with pytest.raises(ShapeError, match="argmax"):
-        check_targets(F.cross_entropy, logits, torch.zeros(4, 3, dtype=torch.int64))
+@pytest.mark.parametrize("value", [1, 7, np.int64(3), torch.tensor(2)])
+def test_a_whole_number_of_any_library_comes_back_as_int(value):
+    assert check_whole("n", value) == int(value)
+    assert type(check_whole("n", value)) is int
 
 
-@pytest.mark.parametrize("loss", [F.mse_loss, nn.L1Loss(), nn.BCEWithLogitsLoss()])
-def test_elementwise_losses_refuse_shapes_that_would_broadcast(loss):
-    assert check_targets(loss, torch.zeros(4, 1), torch.zeros(4, 1)) is None
-    with pytest.raises(ShapeError, match=r"\(4, 1\)，实际是 \(4,\)。.*\[:, None\]"):
-        check_targets(loss, torch.zeros(4, 1), torch.zeros(4))
-
-
-def test_a_loss_of_the_readers_own_is_not_judged():
-    assert check_targets(lambda o, t: o.sum(), torch.zeros(4, 1), torch.zeros(4)) is None
+@pytest.mark.parametrize("value", [0, -1, 2.0, True, np.bool_(True), "3", None, float("nan")])
+def test_what_is_not_a_positive_whole_number_is_refused(value):
+    with pytest.raises(ArgumentError, match="n 应为不小于 1 的整数"):
+        check_whole("n", value)

@@ -61,6 +61,7 @@ EXPORTS = {
         "load_digits",
         "loaders",
         "mnist",
+        "random_in_samples",
     ],
     "companion.device": [
         "device_name",
@@ -108,7 +109,7 @@ EXPORTS = {
         "check_choice",
         "check_labels",
         "check_shape",
-        "check_targets",
+        "check_whole",
         "printable",
     ],
     "companion.measure": [
@@ -151,9 +152,12 @@ EXPORTS = {
         "LAMB",
         "PerStep",
         "UpdateCounter",
+        "check_scheduler",
         "constant",
         "decay_groups",
         "one_cycle",
+        "schedule_kind",
+        "schedule_total",
         "step_decay",
         "warmup_cosine",
         "warmup_linear",
@@ -176,6 +180,7 @@ EXPORTS = {
         "restore_generator_state",
         "restore_random_state",
         "seed_everything",
+        "versions",
     ],
     "companion.run": ["Run"],
     "companion.train": [

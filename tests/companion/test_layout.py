@@ -123,6 +123,8 @@ def test_only_data_checkpoint_and_run_write_files(path):
     if room(path) in WRITERS:
         return
     for call in [node for node in ast.walk(tree(path)) if isinstance(node, ast.Call)]:
+        if ast.unparse(call.func) == "journal.save":  # Run 的方法，写的是 run
+            continue
         name = getattr(call.func, "attr", getattr(call.func, "id", ""))
         assert name not in WRITING_CALLS, f"第 {call.lineno} 行写了文件"
         if name == "open":

@@ -5,6 +5,7 @@
 - ``_tensor_loader``、``_index_loader``  它给出的两种加载器：数据在内存里的，按编号取样本的
 - ``_sampler``   每一轮的次序，只由种子和轮次决定
 - ``_augment``   整批的随机变换
+- ``_trial``    ``random_in_samples``：样本里的随机数从哪里来
 - ``_vision``    MNIST、Fashion-MNIST、CIFAR-10；``_download`` 取文件
 """
 
@@ -15,6 +16,7 @@ from companion.data._index_loader import IndexLoader
 from companion.data._loaders import loaders
 from companion.data._sampler import EpochSampler
 from companion.data._tensor_loader import TensorLoader
+from companion.data._trial import random_in_samples
 from companion.data._vision import cifar10, fashion_mnist, mnist
 
 __all__ = [
@@ -35,4 +37,5 @@ __all__ = [
     "load_digits",
     "loaders",
     "mnist",
+    "random_in_samples",
 ]

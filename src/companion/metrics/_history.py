@@ -49,22 +49,25 @@ class History:
         writer.writerows(rows)
         return text.getvalue()
 
-    def best(self, name: str, mode: str = "min") -> tuple[int, float] | None:
+    def best(
+        self, name: str, mode: str = "min", min_delta: float = 0.0
+    ) -> tuple[int, float] | None:
         """``name`` 最好的一轮和那时的值 ``(轮次, 值)``；一个能比的数也没有就是 ``None``。
 
-        并列取最早的，nan 不算数。轮次取自记录里的 ``epoch``，没有就从 1 数。
+        比前面最好的还好出 ``min_delta`` 以上，才算更好；所以并列取最早的。nan 不算数。轮次取自记录
+        里的 ``epoch``，没有就从 1 数。
 
         Raises:
             ArgumentError: ``mode`` 不是 ``"min"``（越小越好）或 ``"max"``（越大越好）。
         """
-        found = self._best(name, mode)
+        found = self._best(name, mode, min_delta)
         if found is None:
             return None
         record = self.records[found]
         return int(record.get("epoch", found + 1)), float(record[name])
 
-    def stalled(self, name: str, mode: str, patience: int) -> bool:
-        """``name`` 是不是已经连续 ``patience`` 轮没有变好。打平不算变好。
+    def stalled(self, name: str, mode: str, patience: int, min_delta: float = 0.0) -> bool:
+        """``name`` 是不是已经连续 ``patience`` 轮没有变好；怎样算变好，同 ``best``。
 
         只看记录，所以中断后接着练，回答也一样。
 
@@ -73,17 +76,21 @@ class History:
         """
         if self.records:
             check_choice("列名", name, self.names)
-        best = self._best(name, mode)
+        best = self._best(name, mode, min_delta)
         return len(self.records) - 1 - (-1 if best is None else best) >= patience
 
-    def _best(self, name: str, mode: str) -> int | None:
+    def _best(self, name: str, mode: str, min_delta: float) -> int | None:
         """最好的一轮在 ``records`` 里的下标。"""
         check_choice("mode", mode, ("min", "max"))
         sign = 1 if mode == "min" else -1
+        found, best = None, 0.0
         values: list[Any] = [record.get(name) for record in self.records]
-        known = [(sign * v, i) for i, v in enumerate(values) if _is_number(v) and v == v]
-        return min(known)[1] if known else None
+        for i, value in enumerate(values):
+            known = _is_number(value) and value == value
+            if known and (found is None or sign * value < best - min_delta):
+                found, best = i, sign * value
+        return found
 
 
-def _is_number(value: object) -> bool:
+def _is_number(value: Any) -> bool:
     return isinstance(value, int | float)

@@ -2,10 +2,9 @@
 
 import importlib
 import json
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Mapping, Sequence, ValuesView
 from contextlib import suppress
-from dataclasses import asdict
-from datetime import datetime
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -16,9 +15,11 @@ from torch import Tensor
 from companion._common import replacing
 from companion.checkpoint import plain
 from companion.distributed import gather_objects, is_main, say
-from companion.errors import ShapeError
+from companion.errors import ArgumentError, ShapeError
 from companion.metrics import History, Mean
-from companion.repro import environment
+from companion.repro import versions
+
+_SMALL = 256  # 不多于这么多个数的，逐轮都留着
 
 
 class Log:
@@ -57,6 +58,8 @@ class Log:
         names = dict.fromkeys(name for theirs in everyone for name in theirs)
         record = {n: _average([part[n] for part in everyone if n in part]) for n in names}
         record = {"epoch": epoch} | record | {"epoch": epoch}  # 排在最前，也不许改
+        for older in self.history.records[-1:]:  # 大的矩阵只留最近一轮的，存档才不会越写越大
+            self.history.records[-1] = {n: v for n, v in older.items() if _count(v) <= _SMALL}
         self.history.records.append(record)
         self._inside, self._outside, self._unwritten = {}, {}, True
 
@@ -121,11 +124,21 @@ class Log:
         self._board.flush()
 
 
-def versions() -> dict[str, Any]:
-    """companion 的版本，此刻的时间，环境。"""
-    now = datetime.now().astimezone().isoformat(timespec="seconds")
-    version = importlib.import_module("companion").__version__
-    return {"companion": version, "date": now, "environment": asdict(environment())}
+def json_only(config: Mapping[str, Any]) -> dict[str, Any]:
+    """``config`` 写成 JSON 再读回来的样子；NumPy 的标量成了 Python 的数。"""
+    if not isinstance(config, Mapping):
+        way = "请写 config=vars(args)。" if hasattr(config, "__dict__") else "请换成字典。"
+        raise ArgumentError(f"config 应是字典，实际是 {type(config).__name__}。{way}")
+    for name, value in config.items():
+        try:
+            json.dumps(value, default=np.generic.item)
+        except (TypeError, ValueError) as error:
+            raise ArgumentError(
+                f"config 的 {name} 应能写成 JSON，实际是 {type(value).__name__}。请换成名字或数值。"
+            ) from error
+    return dict(
+        json.loads(json.dumps(dict(config), default=np.generic.item))
+    )  # 元组成了列表，与存下的一样
 
 
 def _write(path: Path, text: str) -> None:
@@ -144,6 +157,14 @@ def _scalar(value: Any) -> float | Tensor | None:
         if array.size == 1 and array.dtype.kind in "biuf":
             return float(array.item())
     return None
+
+
+def _count(value: Any) -> int:
+    """一共几个数；不是矩阵、列表的算一个。"""
+    if isinstance(value, Tensor | np.ndarray):
+        return math.prod(value.shape)
+    items = value.values() if isinstance(value, Mapping) else value
+    return sum(map(_count, items)) if isinstance(items, list | tuple | ValuesView) else 1
 
 
 def _actual(value: Any) -> str:

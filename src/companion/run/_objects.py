@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping
-from itertools import chain
+from itertools import chain, zip_longest
 from typing import Any
 
 from torch import Tensor, nn
@@ -12,12 +12,13 @@ from torch.optim.lr_scheduler import LRScheduler
 from companion.checkpoint import check_matches, plain
 from companion.distributed import is_fully_sharded, unwrap
 from companion.errors import ArgumentError, CheckpointError, CompanionError, MismatchError
-from companion.optim import EMA
+from companion.optim import EMA, PerStep, schedule_kind, schedule_total
 from companion.repro import RandomSource, generator_state, restore_generator_state
 
 Parts = Mapping[str, Any]  # 名字到对象
 Layout = dict[str, Any]  # 对象的状态里没有、却要对得上的，见 layout
 
+_SCHEDULES = (LRScheduler, PerStep)
 _SHOWN = ("lr", "momentum", "betas", "eps", "weight_decay", "nesterov")
 
 
@@ -87,6 +88,8 @@ def layout(part: Any, parts: Parts) -> Layout:
     名字如 ``"model.0.weight"``；哪个模型里都没有的是 ``None``。
     """
     found: Layout = {"class": class_name(part)}
+    if isinstance(part, _SCHEDULES):
+        found["total"] = schedule_total(part)
     if isinstance(part, nn.Module):
         found["trainable"] = {name: p.requires_grad for name, p in _bare(part).named_parameters()}
     if isinstance(part, Optimizer) and not is_split(parts):  # 切了片的参数会换，认不准
@@ -133,8 +136,8 @@ def parameters(parts: Parts) -> list[Tensor]:
 
 
 def class_name(part: Any) -> str:
-    """类名，如 ``"AdamW"``；包装不算，FSDP2 切成片的模型也还叫原来的名字。"""
-    name = type(_bare(part)).__name__
+    """类名，如 ``"AdamW"``；包装不算，FSDP2 切成片的模型也还叫原来的名字；调度器连里面的也写。"""
+    name = schedule_kind(part) if isinstance(part, _SCHEDULES) else type(_bare(part)).__name__
     return name.removeprefix("FSDP") if is_split({"": part}) else name
 
 
@@ -145,7 +148,7 @@ def is_split(parts: Parts) -> bool:
 
 def hyperparameters(parts: Parts) -> dict[str, Any]:
     """写进 run.json 的超参数：模型、优化器、调度器的类名，优化器此刻的学习率（起点）等。"""
-    known = nn.Module | Optimizer | LRScheduler
+    known = nn.Module | Optimizer | LRScheduler | PerStep
     config = {name: class_name(part) for name, part in parts.items() if isinstance(part, known)}
     for name, part in parts.items():
         prefix = "" if name == "optimizer" else f"{name}."
@@ -183,8 +186,8 @@ def _check(name: str, part: Any, saved: Any, now: Layout, then: Layout) -> None:
         )
     old, new = then.get("groups"), now.get("groups")  # 切了片的没有记，就不比
     if old and new and old != new:
-        pairs = zip(chain(*old), chain(*new), strict=False)
-        first = next((pair for pair in pairs if pair[0] != pair[1]), ("没有", "没有"))
+        pairs = zip_longest(chain(*old), chain(*new), fillvalue="（到头了）")
+        first = next((pair for pair in pairs if pair[0] != pair[1]), ("分组", "分组"))
         sizes = [list(map(len, groups)) for groups in (old, new)]
         raise MismatchError(
             f"{name} 更新的参数、分组和次序应与存档相同，实际存档里每组有 {sizes[0]} 个，现在有 "
@@ -196,6 +199,8 @@ def _check(name: str, part: Any, saved: Any, now: Layout, then: Layout) -> None:
 def _changes(name: str, part: Any, saved: Any, layout: Layout) -> list[str]:
     """装好之后会变的，还没有装：优化器的超参数，冻结、解冻过的参数。"""
     found: dict[str, str] = {}
+    if "total" in layout and layout["total"] != (total := schedule_total(part)):
+        found["total"] = f"{name} 的总步数存档 {layout['total']}，现在 {total}"
     if isinstance(part, Optimizer):
         for new, old in zip(part.param_groups, saved["param_groups"], strict=True):
             now, then = _shown(new), _shown(old)

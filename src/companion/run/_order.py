@@ -11,14 +11,14 @@ from typing import Any
 
 from torch.utils.data import DataLoader, IterableDataset
 
-from companion._common import random_position, random_state_kept, same
+from companion._common import random_position
+from companion.data import random_in_samples
 from companion.repro import RandomSource
 
 Report = Callable[[str], None]
 
 _OURS = "用 companion.data 的 loaders() 就能一位不差"
 _REREAD = "只能把前面的批重读一遍，读到的未必与上次相同"
-_WORKERS = ("worker_init_fn", "multiprocessing_context")
 
 
 def start(loader: Any, done: int, report: Report) -> tuple[Iterator[Any], Callable[[], None]]:
@@ -50,6 +50,7 @@ def announce(loader: Any, epoch: int) -> None:
 
 def looks_of(loader: Any) -> dict[str, int]:
     """加载器的样子，问得出来的才有：批数、批量、样本数、种子。接着练时应当一样。"""
+    loader = getattr(loader, "source", loader)  # 切成一段一段的，看切之前的
     ours, parts = hasattr(loader, "iter_from"), _parts(loader)
     fixed = ours or isinstance(loader, Sequence) or _by_index(loader)
     found = {
@@ -71,6 +72,8 @@ def generators(loader: Any) -> list[Any]:
 
 def why_inexact(loader: Any) -> str | None:
     """接着练时哪里对不上，怎么改；对得上就是 ``None``。全局随机数不受影响。"""
+    if hasattr(loader, "source") and not hasattr(loader.source, "iter_from"):
+        return f"几次更新算一轮时，{type(loader.source).__name__} {_REREAD}；{_OURS}"
     ours = hasattr(loader, "iter_from")
     if (ours and not isinstance(loader, DataLoader)) or isinstance(loader, Sequence):
         return None
@@ -82,7 +85,12 @@ def why_inexact(loader: Any) -> str | None:
         return "in_order=False 时各批的先后每次不同；请去掉它"
     if loader.persistent_workers and not ours:
         return f"persistent_workers=True 让子进程的种子一个进程只抽一次；请去掉它，或{_OURS}"
-    return _why_random(loader)
+    moved, own = random_in_samples(loader)
+    if moved and loader.num_workers:
+        return f"样本里的随机变换在子进程里抽随机数，子进程的随机数续不上；{_OURS}"
+    if own:
+        return f"样本里的随机数来自数据集自己的发生器，它的状态没有存；请用全局的，再{_OURS}"
+    return None
 
 
 class _Indices:
@@ -116,43 +124,6 @@ class _Indices:
         if before is not None and random_position() != before:
             self._report(f"采样器边取边抽随机数，与模型的（如 dropout）混在一起；{_OURS}")
         return indices
-
-
-def _why_random(loader: DataLoader[Any]) -> str | None:
-    """同一个样本取两次：随机数从哪里来，它的状态存没存。"""
-    trial: Any = _Twice(loader.dataset, loader.collate_fn, loader.batch_sampler is not None)
-    try:
-        with random_state_kept():
-            # 有子进程的也在子进程里试：有的数据集第一次取样本才打开文件，别在主进程里打开
-            how: Any = {name: getattr(loader, name) for name in _WORKERS}
-            how |= {"batch_size": None, "num_workers": min(loader.num_workers, 1)}
-            moved, same_twice = next(iter(DataLoader(trial, **how)))
-    except Exception:  # 无从试起；真有错，训练时自会报出来
-        return None
-    if moved and loader.num_workers:
-        return f"样本里的随机变换在子进程里抽随机数，子进程的随机数续不上；{_OURS}"
-    if not moved and not same_twice:
-        return f"样本里的随机数来自数据集自己的发生器，它的状态没有存；请用全局的，再{_OURS}"
-    return None
-
-
-class _Twice:
-    """只有一项的数据集：取 0 号样本两次，全局随机数动没动，两次是否相同。"""
-
-    def __init__(self, dataset: Any, collate: Callable[[Any], Any], batched: bool) -> None:
-        self._dataset, self._collate, self._batched = dataset, collate, batched
-
-    def __len__(self) -> int:
-        return 1
-
-    def __getitem__(self, index: int) -> tuple[bool, bool]:
-        before = random_position()
-        one, two = self._batch(), self._batch()
-        return random_position() != before, same(one, two)
-
-    def _batch(self) -> Any:
-        sample = self._dataset[0]
-        return self._collate([sample, sample] if self._batched else sample)
 
 
 def _by_index(loader: Any) -> bool:

@@ -1,6 +1,5 @@
 """``Run``：套在你自己的循环上，练到哪里断了，就从哪里接着练，结果一位不差。"""
 
-import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -11,11 +10,11 @@ from torch import Tensor
 from companion._common import random_state_kept
 from companion.checkpoint import saves
 from companion.distributed import all_finite, any_rank, gather_objects, rank, say, world_size
-from companion.errors import ArgumentError, CheckpointError, RunError, check_choice
+from companion.errors import ArgumentError, CheckpointError, RunError, check_choice, check_whole
 from companion.metrics import History
-from companion.repro import random_state, restore_random_state
+from companion.repro import random_state, restore_random_state, versions
 from companion.run import _objects as objects
-from companion.run._log import Log, versions
+from companion.run._log import Log, json_only
 from companion.run._loop import Loop
 from companion.run._order import announce, looks_of, why_inexact
 from companion.run._saves import Content, Saves
@@ -52,6 +51,7 @@ class Run(Loop):
     各批之前的代码               从一轮中间接着练，会再执行一遍：只由 ``epoch`` 决定才好
     enumerate、zip               又从 0 数起：用 ``run.step``，或 ``StackDataset``
     提前一批取数据（预取）       不行：给出一批就算练了一批，存档会多算一步
+    记录里 256 个数以上的矩阵    只留最近一轮的；都要，就自己另存
     自己循环里的验证 DataLoader  不要开 ``persistent_workers``：新进程会多抽一次随机数
     ===========================  =======================================================
 
@@ -86,15 +86,13 @@ class Run(Loop):
         **parts: Any,
     ) -> None:
         check_choice("mode", mode, ("min", "max"))
-        for name, value in (("keep", keep), ("save_every", save_every)):
-            if value is not None and value < 1:
-                raise ArgumentError(f"{name} 至少为 1，实际是 {value}。")
-        super().__init__(save_every)
+        super().__init__(None if save_every is None else check_whole("save_every", save_every))
         self.directory = None if directory is None else Path(directory).expanduser()
         self.inexact: str | None = None  # 不能精确接着练的原因；能，就是 None
-        self._best, self._mode = best, mode
+        self._best, self._mode, self._min_delta = best, mode, 0.0
+        self._written = (best, mode)  # 建的时候写的
         self._ranks, self._news = 0, list[str]()  # 存档来自几个进程；恢复时有什么不同
-        self._given = _json_only(config or {})
+        self._given = json_only(config or {})
         folder = self.directory and self.directory.resolve()  # 之后 chdir 到别处，也还写在这里
         self._log = Log(folder)
         self._saves: Saves | None = None
@@ -102,6 +100,7 @@ class Run(Loop):
             older = _OPEN.get(folder)  # 重新执行单元格，又建了一个：旧的关上，锁交给新的
             if older is not None and (resume or not saves(folder)):
                 older.close()
+            keep = check_whole("keep", keep)
             self._saves = Saves(folder, resume=resume, keep=keep, understand=self._adopt)
             _OPEN[folder] = self
         found = self._saves.found if self._saves else None
@@ -155,7 +154,18 @@ class Run(Loop):
 
     def update_config(self, **values: Any) -> None:
         """补上超参数，能写成 JSON；第一次存档之前给的，写进 ``run.json``。"""
-        self._given |= _json_only(values)
+        self._given |= json_only(values)
+
+    def follow(self, best: str, mode: str, min_delta: float) -> None:
+        """最好的一轮改看 ``best`` 这一列，好出 ``min_delta`` 才算；``best=None`` 的仍不管。"""
+        if self._written[0] is None:
+            return
+        if self._written not in (("valid_loss", "min"), (best, mode)):
+            raise ArgumentError(
+                f"最好的一轮应只看一列，实际 Run 的 best、mode 是 {self._written}，fit 的 monitor、"
+                f"mode 是 {(best, mode)}。请只写在 fit 里：monitor=、mode=。"
+            )
+        self._best, self._mode, self._min_delta = best, mode, min_delta
 
     def epochs(self, total: int) -> Iterator[int]:
         """轮次，从 1 到 ``total``；接着练时从断的地方开始。一轮的循环体走完，就记录、存档。
@@ -167,8 +177,7 @@ class Run(Loop):
             ArgumentError, MismatchError: 优化器更新的参数，有的不会存；存档里的对象没有给全。
             RunError: 这个 ``Run`` 已经关上，或上一次循环断在了中途。
         """
-        if not isinstance(total, int) or total < 1:
-            raise ArgumentError(f"轮数 total 应为不小于 1 的整数，实际是 {total!r}。")
+        total = check_whole("轮数 total", total)
         self._check_usable()
         return self._epochs(total) if self._saves else self._unsaved(total)
 
@@ -186,8 +195,8 @@ class Run(Loop):
             RunError: 不在 ``epochs`` 的循环里，或者上一个 ``batches`` 还没有走完。
         """
         self._check_usable()
-        if window is not None and window < 1:
-            raise ArgumentError(f"window 至少为 1，实际是 {window}。")
+        if window is not None:
+            check_whole("window", window)
         if self._saves is None:
             return self._unsaved_batches(loader)
         self._walks.add(walk := self._walk(loader, window))
@@ -207,6 +216,8 @@ class Run(Loop):
         Raises:
             ShapeError, ArgumentError: 每一步里记的、``n`` 不是标量；记的东西存不进存档。
         """
+        if values.get("epoch", self.epoch) != self.epoch:
+            raise ArgumentError("run.log 的名字 epoch 留给轮次，实际是别的数。请换一个名字。")
         self._log.add(n, values, inside=self._call is not None)
 
     def save(self) -> None:
@@ -334,7 +345,8 @@ class Run(Loop):
         objects.load({n: new[n] for n in old}, states, layouts, self._parts | dict(new))
 
     def _best_epoch(self) -> int | None:
-        found = self.history.best(self._best, self._mode) if self._best else None
+        how = (self._mode, self._min_delta)
+        found = self.history.best(self._best, *how) if self._best else None
         return found[0] if found else None
 
     def _remember_best(self, epoch: int) -> Path | None:
@@ -384,17 +396,3 @@ class Run(Loop):
                 f"{self.directory} 的这个 Run 不能再用：{self._unusable}。"
                 "请重建模型、优化器和 Run(…, resume=True)。"
             )
-
-
-def _json_only(config: Mapping[str, Any]) -> dict[str, Any]:
-    if not isinstance(config, Mapping):
-        way = "请写 config=vars(args)。" if hasattr(config, "__dict__") else "请换成字典。"
-        raise ArgumentError(f"config 应是字典，实际是 {type(config).__name__}。{way}")
-    for name, value in config.items():
-        try:
-            json.dumps(value)
-        except (TypeError, ValueError) as error:
-            raise ArgumentError(
-                f"config 的 {name} 应能写成 JSON，实际是 {type(value).__name__}。请换成名字或数值。"
-            ) from error
-    return dict(json.loads(json.dumps(dict(config))))  # 元组成了列表，与存下的一样

@@ -21,7 +21,7 @@ from companion.checkpoint import (
     verify,
 )
 from companion.distributed import is_main, on_main, say
-from companion.errors import CheckpointError, RunError
+from companion.errors import CheckpointError, MismatchError, RunError
 from companion.run import _objects as objects
 
 Content = dict[str, Any]  # 存档里的：ranks（每个进程的 place 和 sums）、history、layouts、objects
@@ -68,7 +68,11 @@ class Saves:
         if content is None:  # 分片的，要连同模型一起读
             content = load_sharded(self.found.path, *_pair(others))
             _check(self.found, content, understand)
-        changes = objects.load(others, content["objects"], content["layouts"], parts)
+        try:
+            changes = objects.load(others, content["objects"], content["layouts"], parts)
+        except MismatchError as error:
+            where = f"存档是 {self.found.path.name}（第 {self.found.info['epoch']} 轮）。"
+            raise MismatchError(f"{error}{where}") from None
         self._content = None
         return changes
 

@@ -6,14 +6,13 @@ from typing import Any
 import torch
 from torch import nn
 from torch.optim import Optimizer
-from torch.utils.data import DistributedSampler
 
-from companion._common import eval_mode
-from companion.errors import DataError
+from companion._common import eval_mode, train_mode
 from companion.metrics import Metric
+from companion.train._checks import check_batches, check_model, check_sampler
+from companion.train._loss import Loss
 from companion.train._means import EpochMeans
-from companion.train._progress import size
-from companion.train._step import Loss, Record, Step, make_forward
+from companion.train._step import Record, Step, make_forward
 from companion.train._update import Update
 
 
@@ -29,7 +28,8 @@ def train_epoch(
     """训练一轮，返回 ``{"loss": …, 指标名: …}``：按样本加权的平均，边训练边记的。
 
     Args:
-        model: 切到 train 状态，离开时仍是。每批数据自动搬到它所在的设备。
+        model: 切到 train 状态，离开时仍是；冻结了又在 eval 的层、单独 ``eval()`` 过的批归一化，留在
+            eval。每批数据自动搬到它所在的设备。
         batches: 一批一批的数据，通常是 ``DataLoader``。
         loss, step: 给且只给一个，见本文件开头。
         optimizer: 要更新的参数必须是 ``model`` 的。要攒批、裁剪、半精度，给 ``Update``。
@@ -39,17 +39,20 @@ def train_epoch(
         NonFiniteError: 损失成了 nan 或 inf。
         ArgumentError, DataError, ShapeError, DtypeError: 消息里写着怎么改。
     """
+    check_batches("batches", batches)
     update = optimizer if isinstance(optimizer, Update) else Update(model, optimizer)
     means = metrics if isinstance(metrics, EpochMeans) else EpochMeans(metrics, finite=True)
     forward = make_forward(model, loss, step, update.precision)
-    model.train()
+    train_mode(model)
     for window in update.windows(batches):  # 几批合成一次更新；不攒批时就是一批
         for batch in window:
             out = forward(batch)  # 1. 前向：预测，算损失
             update.backward(out.loss, out.n)  # 2. 反向：算梯度
             means.add(out)
         update.step()  # 3. 沿梯度更新参数，再清掉梯度
-    return means.finish()
+    record = means.finish()
+    update.check_finite()
+    return record
 
 
 def evaluate(
@@ -70,20 +73,11 @@ def evaluate(
         DataError: 加载器是空的，或者 ``DistributedSampler`` 会把有的样本算两遍。
         ArgumentError, ShapeError, DtypeError: 消息里写着怎么改。
     """
+    check_model(model)
+    check_batches("batches", batches)
     check_sampler(batches)
     forward, means = make_forward(model, loss, step, precision), EpochMeans(metrics)
     with eval_mode(model), torch.no_grad():
         for batch in batches:
             means.add(forward(batch))
     return means.finish()
-
-
-def check_sampler(batches: object) -> None:
-    """``DistributedSampler`` 为了分得匀，会把有的样本给两遍（或扔掉）；训练无妨，评估就不准了。"""
-    sampler = getattr(batches, "sampler", None)
-    samples = size(getattr(sampler, "dataset", None))
-    if isinstance(sampler, DistributedSampler) and sampler.total_size != samples:
-        raise DataError(
-            f"评估应让每个样本算一次，DistributedSampler 却把 {samples} 个样本当成 "
-            f"{sampler.total_size} 个来分。请用 companion.data 的 loaders()。"
-        )

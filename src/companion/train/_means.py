@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from companion.device import to_device
-from companion.distributed import any_rank, gather_objects, is_main, rank, world_size
+from companion.distributed import any_rank, gather_objects, rank, say, world_size
 from companion.errors import ArgumentError, DataError, NonFiniteError
 from companion.metrics import Mean, Metric
 from companion.train._step import Record, StepOut
@@ -28,21 +28,28 @@ class EpochMeans:
         finite: 损失必须是有限的数；满 256 步、``finish``、``state_dict`` 时各查一次。
 
     Raises:
-        ArgumentError: 有指标叫 ``"loss"``；或有几个进程，而某个指标不会合并。
+        ArgumentError: ``metrics`` 不是名字到指标；有指标叫 ``"loss"``；或有几个进程，而某个指标不会
+            合并。
     """
 
     def __init__(self, metrics: Mapping[str, Metric] | None, *, finite: bool = False) -> None:
+        _check_metrics(metrics)
         self.metrics: dict[str, Any] = dict(metrics or {})
-        self.finite, self.epoch = finite, 0  # 第几轮，由 fit 写上；0 是不知道
-        if "loss" in self.metrics:
-            raise ArgumentError('指标不能叫 "loss"，这个名字留给损失。请换一个名字。')
         if world_size() > 1:
             _check_mergeable(self.metrics)
+        self.finite, self.epoch = finite, 0  # 第几轮，见 begin；0 是不知道
+        self._result: Record | None = None  # 这一轮已经有了的结果
         self._clear()
+
+    def begin(self, epoch: int) -> None:
+        """开始第 ``epoch`` 轮，错误里好说是哪一轮。接着练的那一轮，已经有的结果留着。"""
+        if epoch != self.epoch:
+            self.epoch, self._result = epoch, None
 
     def add(self, out: StepOut) -> None:
         """记下一步；梯度会被切断。"""
         if not self.batches:
+            self._result = None
             for metric in self.metrics.values():
                 metric.reset()
         self.batches += 1
@@ -50,7 +57,7 @@ class EpochMeans:
         if self.metrics:
             if not out.values:
                 raise ArgumentError("要算指标，step 应返回 StepOut(loss, n, (outputs, targets))。")
-            values = [v.detach() if v.requires_grad else v for v in out.values]
+            values = [v.detach() if isinstance(v, Tensor) else v for v in out.values]
             for metric in self.metrics.values():
                 metric.update(*values)
         if self.batches % _BLOCK == 0:
@@ -64,12 +71,16 @@ class EpochMeans:
     def finish(self) -> Record:
         """``{"loss": …, 指标名: …}``，各进程的合在一起，标量都是 Python 数；之后从头记。
 
+        结果留到下一轮：接着练的地方若在各批之后，一批也不用再走，结果就是它。
+
         Raises:
             DataError: 一步都没有记，或样本数加起来是 0。
             NonFiniteError: ``finite=True``，而有一步的损失是 nan 或 inf。
         """
         if not self.batches:
-            raise DataError(EMPTY)
+            if self._result is None:
+                raise DataError(EMPTY)
+            return dict(self._result)
         loss = Mean()
         loss.merge(gather_objects(self._checked()))
         if not loss.state_dict()["weight"]:
@@ -78,10 +89,11 @@ class EpochMeans:
             _merge(self.metrics)
         self._clear()
         results = {name: metric.compute() for name, metric in self.metrics.items()}
-        return {"loss": loss.compute()} | {
+        self._result = {"loss": loss.compute()} | {
             name: value.item() if isinstance(value, Tensor) and value.ndim == 0 else value
             for name, value in results.items()
         }
+        return dict(self._result)
 
     def state_dict(self) -> dict[str, Any]:
         """这一轮记到了哪里，各进程的都在里面，所以每个进程都要调用。
@@ -95,11 +107,13 @@ class EpochMeans:
             for name, metric in self.metrics.items()
             if self.batches and hasattr(metric, "state_dict")
         }
-        return {"ranks": gather_objects(to_device(mine, torch.device("cpu")))}
+        ranks = gather_objects(to_device(mine, torch.device("cpu")))
+        return {"ranks": ranks, "epoch": self.epoch, "result": self._result}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """从 ``state`` 那里接着记；进程数变了也行，存下的几份大家分着接。"""
         self._clear()
+        self.epoch, self._result = state["epoch"], state["result"]
         self.batches = state["ranks"][0]["batches"]
         mine = state["ranks"][rank() :: world_size()]
         self._loss.merge([piece["loss"] for piece in mine])
@@ -110,8 +124,8 @@ class EpochMeans:
                 metric.load_state_dict(states[0])
             elif states:
                 metric.merge(states)
-            elif self.batches and is_main():
-                print(f"存档里没有指标 {name} 记到一半的数：这一轮的 {name} 只算恢复之后的批。")
+            elif self.batches:
+                say(f"存档里没有指标 {name} 记到一半的数：这一轮的 {name} 只算恢复之后的批。")
 
     def _clear(self) -> None:
         self.batches, self._loss = 0, Mean()
@@ -133,6 +147,24 @@ class EpochMeans:
             f"从第 {first} 批起。模型的参数已经坏了：请重建模型，把学习率调小（先除以 10），"
             "并检查输入里有没有 nan。"
         )
+
+
+def _check_metrics(metrics: Any) -> None:
+    """名字到指标的实例就什么也不做。"""
+    if metrics is not None and not isinstance(metrics, Mapping):
+        raise ArgumentError(
+            f"metrics 应是名字到指标的字典，实际是 {type(metrics).__name__}。"
+            '请写成 metrics={"accuracy": Accuracy()}。'
+        )
+    for name, metric in (metrics or {}).items():
+        if name == "loss":
+            raise ArgumentError('指标不能叫 "loss"，这个名字留给损失。请换一个名字。')
+        if isinstance(metric, type) or not hasattr(metric, "update"):
+            actual = f"类 {metric.__name__}" if isinstance(metric, type) else type(metric).__name__
+            raise ArgumentError(
+                f"指标 {name} 应是有 update、compute、reset 的对象，实际是 {actual}。"
+                "类要加括号：Accuracy()；函数请包成有这三个方法的类。"
+            )
 
 
 def _check_mergeable(metrics: Mapping[str, Any]) -> None:

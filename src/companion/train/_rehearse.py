@@ -13,7 +13,8 @@ from companion._common import eval_mode, random_state_kept
 from companion.errors import ArgumentError, DataError
 from companion.metrics import Metric
 from companion.train._fit import fit
-from companion.train._step import Loss, Record, Step, make_forward
+from companion.train._loss import Loss
+from companion.train._step import Record, Step, make_forward
 
 _MEMORISED = 0.05  # 损失降到开头的这么多，就算背下来了
 

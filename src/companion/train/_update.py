@@ -4,9 +4,11 @@
 k 批也一样。多个进程时，n 是全部进程的。只做一批、一个进程、``fp32`` 时，就是普通的一步。
 """
 
+import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from itertools import islice
+from numbers import Real
 from typing import Any
 
 import torch
@@ -20,12 +22,12 @@ from companion.distributed import (
     all_finite,
     any_rank,
     defer_sync,
-    is_wrapped,
     local_part,
     world_size,
 )
-from companion.errors import ArgumentError, NonFiniteError
+from companion.errors import ArgumentError, NonFiniteError, check_whole
 from companion.optim import EMA, PerStep
+from companion.train._checks import check_model, check_optimizer, check_schedule, check_wrapped
 
 
 class Update:
@@ -60,26 +62,30 @@ class Update:
         scheduler: Any = None,
         ema: EMA | None = None,
     ) -> None:
-        if accumulate < 1:
-            raise ArgumentError(f"accumulate 至少为 1，实际是 {accumulate}。1 就是每批更新一次。")
-        if clip_norm is not None and not clip_norm > 0:
-            raise ArgumentError(f"clip_norm 应大于 0，实际是 {clip_norm}。不裁剪请留 None。")
-        _check_optimizer(model, optimizer)
-        _check_wrapped(model)
-        _check_scheduler(scheduler, optimizer)
+        check_model(model)
+        check_optimizer(model, optimizer)
+        check_wrapped(model)
+        check_schedule(scheduler, optimizer)
+        if clip_norm is not None and not (isinstance(clip_norm, Real) and clip_norm > 0):
+            raise ArgumentError(
+                f"clip_norm 应是大于 0 的数，实际是 {clip_norm!r}。不裁剪请留 None。"
+            )
         self.model, self.optimizer, self.precision = model, optimizer, precision
-        self.accumulate, self.clip_norm = accumulate, clip_norm
+        self.accumulate = check_whole("accumulate", accumulate, hint="1 就是每批更新一次。")
+        self.clip_norm = clip_norm
         self.scheduler, self.ema = scheduler, ema
         self.device = model_device(model)
         self.scaler = torch.amp.GradScaler(self.device.type) if precision == "fp16" else None
-        self._weighs = accumulate > 1 or world_size() > 1
-        self._n: list[int | Tensor] = []  # 这一组已经反向的各批的 n
+        self._alone = world_size() == 1
+        self._weighs = self.accumulate > 1 or not self._alone
+        self._graded = False  # 这一组里有没有哪一批反向过
+        self._n: list[float | Tensor] = []  # 这一组已经反向的各批的 n
         self._unit: float | Tensor = 1
 
     def windows(self, batches: Iterable[Any]) -> Iterator[Iterable[Any]]:
         """一组一组的批，每组 ``accumulate`` 批，最后一组可以不足；开始前先清掉旧的梯度。"""
         self.optimizer.zero_grad()
-        self._n = []
+        self._n, self._graded = [], False
         if self.accumulate == 1:
             for batch in batches:
                 yield (batch,)
@@ -88,8 +94,22 @@ class Update:
         while window := list(islice(rest, self.accumulate)):
             yield self._sync_at_the_last(window)
 
-    def backward(self, loss: Tensor, n: int | Tensor) -> None:
-        """反向：这一批的梯度加到已有的上面。``n`` 是这个平均损失的样本数（或词元数）。"""
+    def backward(self, loss: Tensor, n: float | Tensor) -> None:
+        """反向：这一批的梯度加到已有的上面。
+
+        ``n`` 是这个平均损失的样本数（或词元数），张量取它的和；是 Python 数 0 的批什么也不做。
+
+        Raises:
+            ArgumentError: 损失没有连着计算图，求不了梯度。
+        """
+        if self._alone and not isinstance(n, Tensor) and n == 0:
+            return
+        if not loss.requires_grad:
+            raise ArgumentError(
+                "损失应连着计算图，实际没有：输出 detach() 过，或在 no_grad() 里算的，或参数全冻结"
+                "了。请检查 forward 和 step。"
+            )
+        self._graded = True
         if self._weighs:
             loss = self._weighted(loss, n)
         if self.scaler is not None:
@@ -97,7 +117,12 @@ class Update:
         loss.backward()
 
     def step(self) -> None:
-        """用攒下的梯度更新一次，再清掉梯度；``fp16`` 溢出的那一步不更新，学习率也不动。"""
+        """用攒下的梯度更新一次，再清掉梯度；``fp16`` 溢出的那一步不更新，学习率也不动。
+
+        一组里的 ``n`` 全是 0，就没有这一步。
+        """
+        if not self._graded:
+            return
         if self.scaler is not None:
             self.scaler.unscale_(self.optimizer)
         if len(self._n) > 1:
@@ -106,18 +131,20 @@ class Update:
             nn.utils.clip_grad_norm_(self._parameters(), self.clip_norm)
         updated = self._apply()
         self.optimizer.zero_grad()
-        self._n = []
+        self._n, self._graded = [], False
         if updated and isinstance(self.scheduler, PerStep):
             self.scheduler.step()
         if updated and self.ema is not None:
             self.ema.update()
 
-    def end_epoch(self, record: Mapping[str, Any]) -> None:
-        """一轮结束：每轮一步的调度器走一步；``ReduceLROnPlateau`` 看 ``record["valid_loss"]``。"""
-        if isinstance(self.scheduler, ReduceLROnPlateau):
-            self.scheduler.step(record["valid_loss"])
-        elif self.scheduler is not None and not isinstance(self.scheduler, PerStep):
-            self.scheduler.step()
+    def end_epoch(self, record: Mapping[str, Any], monitor: str = "valid_loss") -> None:
+        """一轮结束：每轮一步的调度器走一步；``ReduceLROnPlateau`` 看 ``record[monitor]``。"""
+        with warnings.catch_warnings():  # 从各批之后接着练的，这个进程里优化器还没有走过
+            warnings.filterwarnings("ignore", "Detected call of `lr_scheduler.step")
+            if isinstance(self.scheduler, ReduceLROnPlateau):
+                self.scheduler.step(record[monitor])
+            elif self.scheduler is not None and not isinstance(self.scheduler, PerStep):
+                self.scheduler.step()
 
     def averaged(self) -> AbstractContextManager[None]:
         """里面的模型用平均过的权重；没有 ``ema`` 就什么也不变。"""
@@ -135,12 +162,24 @@ class Update:
         Raises:
             NonFiniteError: 参数里已经有 nan 或 inf；先查再存，坏了的不会存下来。
         """
+        self.check_finite()
+        return {"scaler": None if self.scaler is None else self.scaler.state_dict()}
+
+    def check_finite(self) -> None:
+        """参数里没有 nan 和 inf 就什么也不做。每个进程都要调用。
+
+        Raises:
+            NonFiniteError: 有。最后一次更新把参数练坏了，损失却还没有来得及变成 nan。
+        """
         if any_rank(not all_finite(self._parameters())):
             raise NonFiniteError(
-                "参数应是有限的数，实际有 nan 或 inf：上一次更新把它们练坏了，这一份不存。"
-                "请从前面的存档接着练，把学习率调小（先除以 10），或给 clip_norm=1.0。"
+                "参数应是有限的数，实际有 nan 或 inf：上一次更新把它们练坏了。请从前面的"
+                "存档接着练（没有就重建模型），把学习率调小（先除以 10），或给 clip_norm=1.0。"
             )
-        return {"scaler": None if self.scaler is None else self.scaler.state_dict()}
+
+    def lr(self) -> float:
+        """现在的学习率；有几组参数时是第一组的。"""
+        return float(self.optimizer.param_groups[0]["lr"])
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """接着 ``state`` 里的放大倍数用；那时不是 ``fp16`` 就从头定。"""
@@ -154,10 +193,10 @@ class Update:
                 yield batch
         yield window[-1]
 
-    def _weighted(self, loss: Tensor, n: int | Tensor) -> Tensor:
+    def _weighted(self, loss: Tensor, n: float | Tensor) -> Tensor:
         """损失乘 n / unit；unit 是第一批的 n（多个进程时取平均），只为数值不大不小。"""
         if isinstance(n, Tensor):
-            n = n.to(widest_float(n.device))  # 整数相除只得 float32
+            n = n.sum().to(widest_float(n.device))  # 整数相除只得 float32
         if not self._n:
             self._unit = _or_one(self._all_ranks(n) / world_size())
         self._n.append(n)
@@ -194,31 +233,3 @@ class Update:
 def _or_one(total: float | Tensor) -> Any:
     """``total``；是 0 就换成 1，好拿来做分母。"""
     return torch.where(total > 0, total, 1) if isinstance(total, Tensor) else total or 1
-
-
-def _check_optimizer(model: nn.Module, optimizer: Optimizer) -> None:
-    """优化器里一个模型的参数都没有时报错：在笔记本里重建模型、忘了重建优化器，就会这样。"""
-    ours = {id(parameter) for parameter in model.parameters()}
-    if not any(id(p) in ours for group in optimizer.param_groups for p in group["params"]):
-        raise ArgumentError(
-            "optimizer 应更新 model 的参数，实际一个也不是 model 的。"
-            "重建模型之后，优化器也要重建：AdamW(model.parameters(), …)。"
-        )
-
-
-def _check_scheduler(scheduler: Any, optimizer: Optimizer) -> None:
-    inner = scheduler.scheduler if isinstance(scheduler, PerStep) else scheduler
-    if getattr(inner, "optimizer", optimizer) is not optimizer:
-        raise ArgumentError(
-            "scheduler 应调这个 optimizer 的学习率，实际调的是另一个。"
-            "重建优化器之后，调度器也要重建。"
-        )
-
-
-def _check_wrapped(model: nn.Module) -> None:
-    """有几个进程，而模型没有包成 DDP 或 FSDP2 时报错：梯度不会合并，各练各的。"""
-    if world_size() > 1 and not is_wrapped(model):
-        raise ArgumentError(
-            f"有 {world_size()} 个进程，model 应包装过，实际没有，各进程会各练各的。"
-            '请先 model = companion.distributed 里的 wrap(model, "ddp")，再建优化器。'
-        )

@@ -136,8 +136,8 @@ def test_a_run_that_is_no_longer_referenced_frees_its_lock(tmp_path):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"keep": 0}, "keep 至少为 1"),
-        ({"save_every": 0}, "save_every 至少为 1"),
+        ({"keep": 0}, "keep 应为不小于 1"),
+        ({"save_every": 0}, "save_every 应为不小于 1"),
         ({"mode": "up"}, "mode 应为"),
         ({"config": {"width": 3, "act": len}}, "config 的 act 应能写成 JSON"),
         ({"model": 3}, "交给 Run 的 model 应有 state_dict"),

@@ -162,7 +162,7 @@ def test_a_second_signal_in_a_hand_made_window_stops_at_once(tmp_path):
 def test_a_window_of_less_than_one_batch_is_refused(tmp_path, window):
     run = Run(tmp_path)
     for _ in run.epochs(1):
-        with pytest.raises(ArgumentError, match="window 至少为 1"):
+        with pytest.raises(ArgumentError, match="window 应为不小于 1"):
             run.batches(BATCHES, window=window)
 
 

@@ -113,7 +113,9 @@ def test_values_logged_before_during_and_after_the_batches_are_one_record(tmp_pa
 def test_the_epoch_of_the_record_is_the_runs_and_a_record_can_be_logged_whole(tmp_path):
     run = Run(tmp_path)
     for _ in run.epochs(1):
-        run.log(epoch=99, train_loss=1 / 3)
+        run.log(epoch=1, train_loss=1 / 3)
+        with pytest.raises(ValueError, match="epoch 留给轮次"):
+            run.log(epoch=99)
     assert run.history.records == [{"epoch": 1, "train_loss": 1 / 3}]
 
 

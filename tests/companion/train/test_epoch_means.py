@@ -81,7 +81,8 @@ def test_after_finish_the_next_epoch_starts_from_nothing():
     means = filled(10, metrics)
     first = means.finish()
     assert metrics["accuracy"].compute() == first["accuracy"]  # 还能再问
-    assert means.state_dict() == EpochMeans(metrics).state_dict()
+    assert means.state_dict() == EpochMeans(metrics).state_dict() | {"result": first}
+    assert means.finish() == first  # 各批之后再断再续，结果就是它
     for out in steps(10):
         means.add(out)
     assert means.finish() == first
@@ -160,11 +161,11 @@ def test_the_parts_of_two_ranks_are_shared_out_to_any_number_of_ranks(monkeypatc
     halves = [EpochMeans({"accuracy": Accuracy()}) for _ in range(2)]
     for i, out in enumerate(steps(20)):
         halves[i % 2].add(out)
-    state = {"ranks": [half.state_dict()["ranks"][0] for half in halves]}
+    state = halves[0].state_dict() | {"ranks": [h.state_dict()["ranks"][0] for h in halves]}
     shares = merged(monkeypatch, world, state, metrics=True)
     monkeypatch.undo()
     pieces = [share.state_dict()["ranks"][0] for share in shares]
-    final = merged(monkeypatch, 1, {"ranks": pieces}, metrics=True)[0]
+    final = merged(monkeypatch, 1, state | {"ranks": pieces}, metrics=True)[0]
     monkeypatch.undo()
     whole = filled(20, {"accuracy": Accuracy()}).finish()
     assert final.finish() == pytest.approx(whole, rel=1e-14)

@@ -205,7 +205,7 @@ def test_a_fit_of_two_ranks_goes_on_to_the_same_bits(on_two_ranks, tmp_path):
 
 
 def test_a_model_that_nobody_wrapped_is_refused(monkeypatch):
-    monkeypatch.setattr("companion.train._update.world_size", lambda: 2)
+    monkeypatch.setattr("companion.train._checks.world_size", lambda: 2)
     arguments = job()
     with pytest.raises(ValueError, match=r"有 2 个进程.*各练各的.*wrap\(model"):
         Update(arguments["model"], arguments["optimizer"])

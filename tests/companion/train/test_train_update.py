@@ -267,7 +267,7 @@ def test_weights_that_are_broken_are_not_handed_to_a_save():
     assert update.state_dict() == {"scaler": None}
     with torch.no_grad():
         next(arguments["model"].parameters())[0, 0] = math.inf
-    with pytest.raises(FloatingPointError, match="这一份不存"):
+    with pytest.raises(FloatingPointError, match="参数应是有限的数"):
         update.state_dict()
 
 
@@ -281,14 +281,14 @@ def plateau():
 
 
 CASES = {
-    "攒零批": (lambda: job(accumulate=0), "accumulate 至少为 1，实际是 0"),
-    "裁剪到零": (lambda: job(clip_norm=0), "clip_norm 应大于 0"),
-    "裁剪到负数": (lambda: job(clip_norm=-1.0), "clip_norm 应大于 0"),
+    "攒零批": (lambda: job(accumulate=0), "accumulate 应为不小于 1"),
+    "裁剪到零": (lambda: job(clip_norm=0), "clip_norm 应是大于 0"),
+    "裁剪到负数": (lambda: job(clip_norm=-1.0), "clip_norm 应是大于 0"),
     "没有这种精度": (lambda: job(precision="fp8"), "precision 应为 'fp32'、'bf16'、'fp16'"),
     "别人的调度器": (lambda: job(scheduler=stale_scheduler()), "调度器也要重建"),
-    "没有验证集": (plateau, "valid_loss，请给 valid"),
-    "耐心是零": (lambda: job(patience=0, valid=blobs()), "patience 至少为 1"),
-    "耐心没有验证集": (lambda: job(patience=3), "valid_loss，请给 valid"),
+    "没有验证集": (plateau, "monitor 应是记录里的一列"),
+    "耐心是零": (lambda: job(patience=0, valid=blobs()), "patience 应为不小于 1"),
+    "耐心没有验证集": (lambda: job(patience=3), "monitor 应是记录里的一列"),
 }
 
 
