@@ -7,6 +7,7 @@ import numpy as np
 from torch import Tensor
 from torch.utils.data import Dataset, IterableDataset, Subset
 
+from companion.data._picks import indices
 from companion.errors import ArgumentError
 
 _PAIR = "请写成 loaders((inputs, targets), …)，输入和目标放进同一个元组。"
@@ -20,7 +21,7 @@ def check_data(data: Any, collated: bool) -> None:
     """
     name = type(data).__name__
     if isinstance(data, Tensor | np.ndarray):
-        kind = "张量" if isinstance(data, Tensor) else "NumPy 数组"
+        kind = "张量" if isinstance(data, Tensor) else " NumPy 数组"
         turn = "" if isinstance(data, Tensor) else "先 torch.from_numpy。"
         raise ArgumentError(f"训练集和验证集应各是一个元组，实际给的是{kind}。{turn}{_PAIR}")
     if isinstance(data, Mapping):
@@ -42,6 +43,16 @@ def check_data(data: Any, collated: bool) -> None:
     _check_by_index(data)
 
 
+def check_subset(data: Subset[Any]) -> Tensor:
+    """``data`` 取了哪些编号，``int64``，在 CPU 上；负的从后往前数。
+
+    Raises:
+        ArgumentError, DataError: 编号不是整数（如布尔的掩码），或超出范围。
+    """
+    n = len(data.dataset)  # type: ignore[arg-type]
+    return indices(data.indices, -n, n, "Subset")
+
+
 def _check_list(data: list[Any], collated: bool) -> None:
     """样本的列表可以；``[x, y]`` 与样本的列表分不清，不行。"""
     if any(isinstance(item, Dataset) for item in data):
@@ -61,6 +72,8 @@ def _check_list(data: list[Any], collated: bool) -> None:
 def _check_by_index(data: Any) -> None:
     name, whole = type(data).__name__, data
     while isinstance(whole, Subset):
+        if hasattr(whole.dataset, "__len__"):
+            check_subset(whole)
         whole = whole.dataset
     if isinstance(whole, IterableDataset):
         raise ArgumentError(

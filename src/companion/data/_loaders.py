@@ -7,9 +7,9 @@ from torch import Tensor
 from torch.utils.data import Dataset, Subset, TensorDataset
 
 from companion.data._augment import Compose, Transform, as_compose
-from companion.data._given import check_data
+from companion.data._given import check_data, check_subset
 from companion.data._index_loader import Collate, IndexLoader
-from companion.data._picks import indices, integer
+from companion.data._picks import integer
 from companion.data._sampler import EpochSampler, Picks
 from companion.data._tensor_loader import TensorLoader
 from companion.errors import ArgumentError
@@ -142,8 +142,6 @@ def _in_memory(data: Any) -> tuple[Tensor, ...] | None:
         and not isinstance(data.dataset, tuple)
         and (whole := _in_memory(data.dataset)) is not None
     ):
-        n = len(whole[0])
-        listed = data.indices.tolist() if hasattr(data.indices, "tolist") else data.indices
-        index = indices(listed, -n, n, "Subset")
+        index = check_subset(data)
         return tuple(tensor[index.to(tensor.device)] for tensor in whole)
     return None

@@ -21,7 +21,8 @@ def integer(name: str, value: Any, least: int | None = None) -> int:
         ArgumentError: 不是整数（``True``、``32.0`` 也不是），或小于 ``least``。
     """
     try:
-        number = None if isinstance(value, bool) else operator.index(value)
+        truth = isinstance(value, bool) or getattr(value, "dtype", None) == torch.bool
+        number = None if truth else operator.index(value)
     except TypeError:
         number = None
     if number is None or (least is not None and number < least):
@@ -63,7 +64,7 @@ def drawn(sampler: Any, n: int, most: int, *keys: int) -> Tensor:
             sampler.set_epoch(keys[1])
         picked = list(islice(sampler, most + 1))
     if len(picked) != most:
-        more = "更多" if len(picked) > most else f"{len(picked)} 个"
+        more = "更多" if len(picked) > most else f" {len(picked)} 个"
         raise DataError(
             f"sampler 一轮给出的编号应与 len(sampler) 一样多，是 {most} 个，实际有{more}。"
             "请改它的 __len__ 或 __iter__。"
@@ -78,7 +79,7 @@ def indices(picked: Iterable[Any], low: int, high: int, owner: str) -> Tensor:
         ArgumentError: 有一个不是整数。
         DataError: 有一个超出范围。
     """
-    numbers = list(picked)
+    numbers = picked.tolist() if hasattr(picked, "tolist") else list(picked)
     if set(map(type, numbers)) - {int}:
         numbers = [_number(value, owner) for value in numbers]
     for value in (min(numbers), max(numbers)) if numbers else ():
@@ -93,13 +94,13 @@ def indices(picked: Iterable[Any], low: int, high: int, owner: str) -> Tensor:
 def _number(value: Any, owner: str) -> int:
     plain = value.tolist() if hasattr(value, "tolist") else value
     if isinstance(plain, bool) or not isinstance(plain, int):
-        shown = plain if isinstance(plain, int | float | str) else type(value).__name__
+        shown = repr(plain) if isinstance(plain, int | float | str) else type(value).__name__
         advice = "请逐个给出整数。"
         if isinstance(plain, bool):
             advice = "布尔的掩码请先变成编号：mask.nonzero().flatten().tolist()。"
         elif isinstance(plain, Sequence) and not isinstance(plain, str):
             advice = "一批一批的（BatchSampler）不行，请给它里面的 sampler；批由 batch_size 来切。"
-        raise ArgumentError(f"{owner} 应逐个给出整数编号，实际给出 {shown!r:.100}。{advice}")
+        raise ArgumentError(f"{owner} 应逐个给出整数编号，实际给出 {shown:.100}。{advice}")
     return plain
 
 

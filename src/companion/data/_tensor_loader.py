@@ -191,6 +191,8 @@ def _checked(tensors: tuple[Tensor | TensorDataset, ...]) -> tuple[Tensor, ...]:
     if any(tensor.ndim == 0 for tensor in ours) or len({len(tensor) for tensor in ours}) > 1:
         shapes = "、".join(str(tuple(tensor.shape)) for tensor in ours)
         raise ShapeError(f"各张量第 0 维应一样长（一个样本一行），实际形状是 {shapes}。")
+    if sparse := [str(tensor.layout) for tensor in ours if tensor.layout != torch.strided]:
+        raise DataError(f"张量应是稠密的，实际有 {sparse[0]}。请先 .to_dense()。")
     if len({tensor.device for tensor in ours}) > 1:
         devices = "、".join(str(tensor.device) for tensor in ours)
         raise DataError(f"各张量应在同一设备上，实际在 {devices}。请先 .to(同一设备)。")
