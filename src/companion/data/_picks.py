@@ -11,8 +11,6 @@ from torch import Tensor
 from companion.data._random import seeded
 from companion.errors import ArgumentError, DataError
 
-_WAYS = "请给 torch 的 Sampler（如 RandomSampler(data)），或一列编号。"
-
 
 def integer(name: str, value: Any, least: int | None = None) -> int:
     """``value`` 这个整数；NumPy 的整数也收。
@@ -46,18 +44,22 @@ def count(sampler: Any) -> int:
             "进程的。请去掉它：torchrun 之下 loaders() 自己把每一批分给各个进程。"
         )
     try:
-        iter(sampler)
-        return len(sampler)
-    except TypeError as error:
+        size = len(sampler)
+    except TypeError:
+        size = None
+    walks = hasattr(sampler, "__iter__") or hasattr(sampler, "__getitem__")  # 不真去遍历：那就抽了
+    if size is None or not walks:
         raise ArgumentError(
             "sampler 应有 len()，并且每轮能从头遍历，实际的 "
-            f"{type(sampler).__name__} 不行：{error}。{_WAYS}"
-        ) from error
+            f"{type(sampler).__name__} 不行。请给 torch 的 Sampler（如 RandomSampler(data)），"
+            "或一列编号。"
+        )
+    return size
 
 
 def drawn(sampler: Any, n: int, most: int, *keys: int) -> Tensor:
     """``sampler`` 由 ``keys`` 定种后抽出的编号，``int64``，在 CPU 上；多抽一个就停。"""
-    if isinstance(sampler, Tensor) or hasattr(sampler, "tolist"):
+    if hasattr(sampler, "tolist"):
         sampler = sampler.tolist()
     with seeded(sampler, *keys):
         if hasattr(sampler, "set_epoch"):

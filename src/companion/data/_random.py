@@ -28,6 +28,11 @@ def mix(*keys: int) -> int:
     return state
 
 
+def fold(seed: int) -> int:
+    """64 位放得下的整数不变，放不下的混成一个；``mix`` 只看低 64 位，``2**70`` 会与 0 相同。"""
+    return seed if -(2**63) <= seed < 2**63 else mix(seed, fold(seed >> 64))
+
+
 def generator(*keys: int) -> torch.Generator:
     """由几个整数定下的、CPU 上的新发生器；与全局的那个无关。"""
     return torch.Generator().manual_seed(mix(*keys))

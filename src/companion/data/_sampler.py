@@ -9,7 +9,7 @@ from torch.utils.data import Sampler
 
 from companion.data import _picks
 from companion.data._picks import integer
-from companion.data._random import generator
+from companion.data._random import fold, generator
 from companion.distributed import rank, world_size
 from companion.errors import ArgumentError, DataError, check_choice
 
@@ -47,7 +47,7 @@ class EpochSampler:
         sampler: Picks | None = None,
     ) -> None:
         self.n, self.batch_size = n, integer("batch_size", batch_size, 1)
-        self.seed = integer("seed", seed)
+        self.seed = fold(integer("seed", seed))
         check_choice("shuffle", shuffle, (True, False))
         check_choice("drop_last", drop_last, (True, False))
         if n == 0:
