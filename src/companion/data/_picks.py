@@ -57,14 +57,14 @@ def count(sampler: Any) -> int:
     return size
 
 
-def drawn(sampler: Any, n: int, most: int, *keys: int) -> Tensor:
-    """``sampler`` 由 ``keys`` 定种后抽出的编号，``int64``，在 CPU 上；多抽一个就停。"""
+def drawn(sampler: Any, n: int, most: int, seed: int, epoch: int) -> Tensor:
+    """``sampler`` 第 ``epoch`` 轮抽出的 ``most`` 个编号，``int64``，在 CPU 上。"""
     if hasattr(sampler, "tolist"):
         sampler = sampler.tolist()
-    with seeded(sampler, *keys):
+    with seeded(sampler, seed, epoch, 2):
         if hasattr(sampler, "set_epoch"):
-            sampler.set_epoch(keys[1])
-        picked = list(islice(sampler, most + 1))
+            sampler.set_epoch(epoch)
+        picked = list(islice(sampler, most + 1))  # 没有尽头的，多抽一个就停
     if len(picked) != most:
         more = "更多" if len(picked) > most else f" {len(picked)} 个"
         raise DataError(

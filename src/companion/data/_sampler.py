@@ -77,7 +77,7 @@ class EpochSampler:
         没有 ``sampler`` 时，它是 0 到 n - 1 的一个排列。
         """
         if self.sampler is not None:
-            return _picks.drawn(self.sampler, self.n, self.count, self.seed, epoch, 2)
+            return _picks.drawn(self.sampler, self.n, self.count, self.seed, epoch)
         if not self.shuffle:
             return torch.arange(self.n)
         return torch.randperm(self.n, generator=generator(self.seed, epoch))
