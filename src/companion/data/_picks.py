@@ -64,7 +64,13 @@ def drawn(sampler: Any, n: int, most: int, seed: int, epoch: int) -> Tensor:
     with seeded(sampler, seed, epoch, 2):
         if hasattr(sampler, "set_epoch"):
             sampler.set_epoch(epoch)
-        picked = list(islice(sampler, most + 1))  # 没有尽头的，多抽一个就停
+        try:
+            picked = list(islice(sampler, most + 1))  # 没有尽头的，多抽一个就停
+        except Exception as error:  # 多半是 torch 的，如权重里有 nan
+            name = type(sampler).__name__
+            raise ArgumentError(
+                f"sampler 应能抽出编号，实际的 {name} 出错：{error}。请检查给它的权重和编号。"
+            ) from error
     if len(picked) != most:
         more = "更多" if len(picked) > most else f" {len(picked)} 个"
         raise DataError(

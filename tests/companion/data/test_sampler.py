@@ -211,6 +211,18 @@ def test_the_state_of_a_tensor_loader_names_the_sampler_by_its_order():
         again.load_state_dict(build(True, None).state_dict())
 
 
+def test_one_sampler_serves_two_loaders_and_two_passes_at_once():
+    sampler = MAKERS["torch, own"]()
+    one, two = build(True, sampler), build(True, sampler)
+    assert all(torch.equal(a, b) for (a,), (b,) in zip(one, two, strict=True))
+    running = iter(one)
+    next(running)
+    list(two)
+    again = build(True, sampler)
+    again.set_epoch(1)
+    assert numbers(running) == numbers(again)[1:]
+
+
 def test_a_sampler_may_change_its_mind_between_epochs():
     sampler = WeightedRandomSampler(torch.ones(N), 30)
     loader = build(True, sampler)
@@ -226,6 +238,21 @@ class Endless(Sampler):
 
 
 class EndlessWithLength(Endless):
+    def __len__(self):
+        return N
+
+
+class Slotted:
+    """自带的发生器藏在看不见的地方。"""
+
+    __slots__ = ("source",)
+
+    def __init__(self):
+        self.source = own_generator()
+
+    def __iter__(self):
+        return iter(torch.randperm(N, generator=self.source).tolist())
+
     def __len__(self):
         return N
 
@@ -256,6 +283,9 @@ def counting(sampler):
         ([-1], DataError, "sampler 的编号.*实际有 -1"),
         (RandomSampler(range(99)), DataError, "sampler 的编号"),
         (DistributedSampler(SAMPLES, 2, 0), ArgumentError, "sampler 应给出全部进程"),
+        (WeightedRandomSampler([float("nan")] * N, 5), ArgumentError, "sampler 应能抽出编号"),
+        (WeightedRandomSampler([1.0] * 400, 400), DataError, "sampler 的编号"),
+        (Slotted(), ArgumentError, "sampler 的次序应只由随机数"),
         (Own(counting, turn=0), ArgumentError, "sampler 的次序应只由随机数"),
         (
             Own(lambda s: np.random.default_rng().permutation(N)),
