@@ -1,7 +1,7 @@
 """按编号取样本的数据集，一批一批地取：``DataLoader``，但随机变换只由种子、轮次、编号决定。
 
 普通 ``DataLoader`` 的随机变换接着用一串随机数，所以取数据的子进程一多、或从半轮续上，就抽到别的数。
-这里每取一个样本、每拼一批，先用（种子、轮次、编号）给全局的发生器定种，取完一批再恢复原状。
+这里每取一个样本，先用（种子、轮次、编号）给全局的发生器定种，取完、拼完一批再恢复原状。
 """
 
 from collections.abc import Callable, Iterator
@@ -44,10 +44,8 @@ class ByIndex(Dataset[Any]):
     def __getitems__(self, keys: list[tuple[int, ...]]) -> Any:
         with global_random_kept():
             samples = [self._sample(key) for key in keys]
-            if self.collate is None:
-                return samples
-            seed_global(mix(self.seed, *keys[0], len(keys)))  # 拼的时候也会抽，如遮住几个词元
-            return self.collate(samples)
+            # 拼的时候也会抽（如遮住几个词元）：接着最后一个样本的随机数，所以也定了种
+            return samples if self.collate is None else self.collate(samples)
 
     def _sample(self, key: tuple[int, ...]) -> Any:
         seed_global(mix(self.seed, *key))

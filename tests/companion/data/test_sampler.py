@@ -192,6 +192,7 @@ def test_a_sample_drawn_twice_is_changed_twice_alike_wherever_the_epoch_is_taken
     images = torch.cat([images for (images,) in loader])
     flipped = images[:, 0, 0, 0] == 7
     assert 4 < flipped.sum() < 28
+    assert len(flipped.view(4, 8).unique(dim=0)) > 1  # 每一批也各抽各的
     loader.set_epoch(0)
     assert torch.equal(torch.cat([images for (images,) in loader.iter_from(2)]), images[16:])
 
@@ -206,7 +207,9 @@ def test_the_state_of_a_tensor_loader_names_the_sampler_by_its_order():
     assert numbers(again) == numbers(running)
     for other in (WeightedRandomSampler(torch.ones(N), 30), None, [1, 2, 3]):
         with pytest.raises(MismatchError, match="加载器的sampler"):
-            build(True, other).load_state_dict(state)
+            refused = build(True, other, seed=9)
+            refused.load_state_dict(state)
+        assert refused.state_dict() == build(True, other, seed=9).state_dict()
     with pytest.raises(MismatchError, match="加载器的sampler"):
         again.load_state_dict(build(True, None).state_dict())
 
