@@ -3,7 +3,9 @@
 - ``_digits``    ``load_digits``、``digits_split``：1797 张 8×8 的手写数字，随包带着
 - ``_loaders``   ``loaders``：从张量或数据集到能精确接着练的加载器
 - ``_tensor_loader``、``_index_loader``  它给出的两种加载器：数据在内存里的，按编号取样本的
-- ``_sampler``   每一轮的次序，只由种子和轮次决定
+- ``_sampler``   每一轮的次序，只由种子和轮次决定；``_picks`` 用户给的 ``sampler``
+- ``_random``    定种，借用全局的发生器
+- ``_given``     给的数据能不能按编号取样本
 - ``_augment``   整批的随机变换
 - ``_trial``    ``random_in_samples``：样本里的随机数从哪里来
 - ``_vision``    MNIST、Fashion-MNIST、CIFAR-10；``_download`` 取文件

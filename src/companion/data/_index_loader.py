@@ -1,51 +1,55 @@
 """按编号取样本的数据集，一批一批地取：``DataLoader``，但随机变换只由种子、轮次、编号决定。
 
 普通 ``DataLoader`` 的随机变换接着用一串随机数，所以取数据的子进程一多、或从半轮续上，就抽到别的数。
-这里每取一个样本，先用（种子、轮次、编号）给全局的发生器定种，取完一批再恢复原状。
+这里每取一个样本，先用（种子、轮次、编号）给全局的发生器定种，取完、拼完一批再恢复原状。
 """
 
-import random
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
 from typing import Any
 
-import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from companion.data._sampler import EpochSampler, mix
+from companion.data._picks import integer
+from companion.data._random import global_random_kept, mix, seed_global
+from companion.data._sampler import EpochSampler
+from companion.errors import ArgumentError
+
+Collate = Callable[[list[Any]], Any]
 
 
 class ByIndex(Dataset[Any]):
     """按 ``(轮次, 编号)`` 取样本的数据集，取到的样本只由种子和这两个数决定。
 
     ``dataset[index]`` 里用到的 torch（CPU）、NumPy、Python 的全局随机数都定了种，之后恢复原状；
-    只给编号时算第 0 轮。数据集自己另带的发生器（如 ``self.rng``）管不到，请别用。
+    只给编号时算第 0 轮。数据集自己另带的发生器（如 ``self.rng``）管不到，请别用。编号可能重复时
+    （有 ``sampler``），键里还有第三个数，是它在这一轮的次序里排第几：重复的样本各抽各的。
 
     Args:
         dataset: 有 ``len`` 和 ``[编号]`` 的数据集；要能 pickle，Windows 上的子进程靠它传过去。
         seed: 任意整数。
+        collate: 把一批样本的列表拼成一批；不给就原样给出列表。
     """
 
-    def __init__(self, dataset: Any, seed: int = 0) -> None:
-        self.dataset, self.seed = dataset, seed
+    def __init__(self, dataset: Any, seed: int = 0, collate: Collate | None = None) -> None:
+        self.dataset, self.seed, self.collate = dataset, seed, collate
 
     def __len__(self) -> int:
         return len(self.dataset)
 
-    def __getitem__(self, key: int | tuple[int, int]) -> Any:
-        return self.__getitems__([key if isinstance(key, tuple) else (0, key)])[0]
+    def __getitem__(self, key: int | tuple[int, ...]) -> Any:
+        with global_random_kept():
+            return self._sample(key if isinstance(key, tuple) else (0, key))
 
-    def __getitems__(self, keys: list[tuple[int, int]]) -> list[Any]:
-        with _global_random_kept():
-            return [self._sample(epoch, index) for epoch, index in keys]
+    def __getitems__(self, keys: list[tuple[int, ...]]) -> Any:
+        with global_random_kept():
+            samples = [self._sample(key) for key in keys]
+            # 拼的时候也会抽（如遮住几个词元）：接着最后一个样本的随机数，所以也定了种
+            return samples if self.collate is None else self.collate(samples)
 
-    def _sample(self, epoch: int, index: int) -> Any:
-        seed = mix(self.seed, epoch, index)
-        torch.default_generator.manual_seed(seed)  # torch.manual_seed 还要管加速器，慢几十倍
-        random.seed(seed)
-        np.random.seed(seed % 2**32)  # NumPy 只收 32 位
-        return self.dataset[index]
+    def _sample(self, key: tuple[int, ...]) -> Any:
+        seed_global(mix(self.seed, *key))
+        return self.dataset[key[1]]
 
 
 class IndexLoader(DataLoader[Any]):
@@ -55,14 +59,31 @@ class IndexLoader(DataLoader[Any]):
         dataset: 有 ``len`` 和 ``[编号]`` 的数据集。
         sampler: 每一批是哪些编号；随机变换与它用同一个种子。
         workers: 取样本的子进程数；轮与轮之间不重启。
+        collate_fn: 把一批样本的列表拼成一批；在取样本的进程里调用，里面的随机数也只由种子、轮次、
+            编号决定。``None`` 是 torch 的 ``default_collate``。
+
+    Raises:
+        ArgumentError: ``collate_fn`` 不能调用。
     """
 
-    def __init__(self, dataset: Any, sampler: EpochSampler, workers: int = 0) -> None:
+    def __init__(
+        self,
+        dataset: Any,
+        sampler: EpochSampler,
+        workers: int = 0,
+        collate_fn: Collate | None = None,
+    ) -> None:
+        if collate_fn is not None and not callable(collate_fn):
+            raise ArgumentError(
+                f"collate_fn 应能调用：collate_fn(样本的列表)，实际是 {collate_fn!r:.100}。"
+                "例：collate_fn=lambda samples: pad_sequence(samples, batch_first=True)。"
+            )
         super().__init__(
-            ByIndex(dataset, sampler.seed),
+            ByIndex(dataset, sampler.seed, collate_fn),
             batch_sampler=sampler,
             num_workers=workers,
             persistent_workers=workers > 0,
+            collate_fn=None if collate_fn is None else _as_is,  # 定了种之后才能拼，见 ByIndex
             generator=torch.Generator(),  # DataLoader 每轮抽一个数；不给，它就抽全局的
         )
         self.batches = sampler
@@ -70,8 +91,8 @@ class IndexLoader(DataLoader[Any]):
 
     def set_epoch(self, epoch: int) -> None:
         """什么也不返回：让下一个 ``for`` 是第 ``epoch`` 轮，从头开始。"""
-        self.epoch = epoch
-        self.batches.seek(epoch)
+        self.epoch = integer("epoch", epoch)
+        self.batches.seek(self.epoch)
 
     def __iter__(self) -> Any:
         return self.iter_from(0)
@@ -87,13 +108,5 @@ class IndexLoader(DataLoader[Any]):
         return super().__iter__()
 
 
-@contextmanager
-def _global_random_kept() -> Iterator[None]:
-    """离开时，三个全局发生器的状态与进来时相同。"""
-    ours, numpys, pythons = torch.get_rng_state(), np.random.get_state(), random.getstate()
-    try:
-        yield
-    finally:
-        torch.set_rng_state(ours)
-        np.random.set_state(numpys)
-        random.setstate(pythons)
+def _as_is(batch: Any) -> Any:
+    return batch

@@ -3,13 +3,14 @@
 from collections.abc import Sequence
 from typing import Any, overload
 
-import torch
 from torch import Tensor
-from torch.utils.data import Dataset, IterableDataset, Subset, TensorDataset
+from torch.utils.data import Dataset, Subset, TensorDataset
 
 from companion.data._augment import Compose, Transform, as_compose
-from companion.data._index_loader import IndexLoader
-from companion.data._sampler import EpochSampler
+from companion.data._given import check_data, check_subset
+from companion.data._index_loader import Collate, IndexLoader
+from companion.data._picks import integer
+from companion.data._sampler import EpochSampler, Picks
 from companion.data._tensor_loader import TensorLoader
 from companion.errors import ArgumentError
 
@@ -28,6 +29,8 @@ def loaders(
     seed: int = 0,
     transform: Transform | Sequence[Transform] | None = None,
     drop_last: bool = False,
+    collate_fn: Collate | None = None,
+    sampler: Picks | None = None,
 ) -> Loader: ...
 
 
@@ -42,6 +45,8 @@ def loaders(
     seed: int = 0,
     transform: Transform | Sequence[Transform] | None = None,
     drop_last: bool = False,
+    collate_fn: Collate | None = None,
+    sampler: Picks | None = None,
 ) -> tuple[Loader, Loader]: ...
 
 
@@ -55,64 +60,75 @@ def loaders(
     seed: int = 0,
     transform: Transform | Sequence[Transform] | None = None,
     drop_last: bool = False,
+    collate_fn: Collate | None = None,
+    sampler: Picks | None = None,
 ) -> Loader | tuple[Loader, Loader]:
     """训练加载器；给了 ``valid`` 就是 ``(训练加载器, 验证加载器)``。
 
-    训练的每轮重新打乱。验证的不打乱、不扔样本，``transform`` 里随机的那部分也不做。
+    训练的每轮重新打乱。验证的不打乱、不扔样本，``transform`` 里随机的那部分也不做。次序只由
+    ``seed=`` 和轮次决定：``seed_everything`` 不改变它，换一个次序请换 ``seed=``。
 
     Args:
         train, valid: 张量的元组 ``(inputs, targets)``、``TensorDataset`` 或用 ``random_split`` 从它
-            切出的一份，得到 ``TensorLoader``；其余能按编号取样本的数据集，得到 ``IndexLoader``
-            （也是 ``DataLoader``）。
+            切出的一份，得到 ``TensorLoader``；其余能按编号取样本的数据集、样本的列表，得到
+            ``IndexLoader``（也是 ``DataLoader``）。
         batch_size: 一批几个样本；``torchrun`` 之下是全部进程合起来的一批。
         valid_batch_size: 验证时的一批；不给就与 ``batch_size`` 相同。
-        workers: 取样本的子进程数；内存里的张量用不到。
+        workers: 取样本的子进程数；``TensorLoader`` 用不到。
         seed: 打乱和随机变换用的种子，任意整数。
         transform: 对一批做的一个或一串变换，见 ``companion.data.augment``。只用于张量；别的数据集
             请把变换写在数据集里，用全局发生器抽的随机数照样能精确续上；数据集自带的发生器不能。
         drop_last: 扔掉训练里最后不满的一批。
+        collate_fn: 把一批样本的列表拼成一批，训练和验证都用，如补齐长短不一的序列。给了它，内存里
+            的张量也逐个取样本，得到 ``IndexLoader``；张量的列表就是样本的列表。
+        sampler: 训练的编号由它逐个给出：torch 的 ``Sampler``，或一列编号（每轮照这个次序）。可以
+            重复、可以不全，一轮有 ``len(sampler)`` 个。每轮开头按 ``seed`` 和轮次给全局的和它
+            自带的发生器定种，抽完恢复：它原来的种子不起作用，断了也能精确续上。有 ``set_epoch``
+            的，先告诉它轮次。重复取的样本，随机变换各抽各的。
 
     Raises:
         ArgumentError, DataError, ShapeError: 消息里写着怎么改。
     """
-    steps, seeds = as_compose(transform), {"seed": seed, "workers": workers}
-    training = _loader(train, batch_size, steps, shuffle=True, drop_last=drop_last, **seeds)
+    steps = as_compose(transform)
+    how: Any = {"seed": seed, "workers": integer("workers", workers, 0), "collate_fn": collate_fn}
+    how |= {"transform": steps, "shuffle": sampler is None, "drop_last": drop_last}
+    training = _loader(train, integer("batch_size", batch_size, 1), sampler=sampler, **how)
     if valid is None:
         return training
     size = batch_size if valid_batch_size is None else valid_batch_size
-    return training, _loader(valid, size, steps.fixed(), shuffle=False, drop_last=False, **seeds)
+    how |= {"transform": steps.fixed(), "shuffle": False, "drop_last": False}
+    return training, _loader(valid, integer("valid_batch_size", size, 1), sampler=None, **how)
 
 
 def _loader(
     data: Data,
     batch_size: int,
-    transform: Compose,
     *,
+    workers: int,
+    collate_fn: Collate | None,
+    transform: Compose,
     shuffle: bool,
     drop_last: bool,
     seed: int,
-    workers: int,
+    sampler: Picks | None,
 ) -> Loader:
-    if not isinstance(workers, int) or workers < 0:
-        raise ArgumentError(f"workers 是子进程的个数，应为不小于 0 的整数，实际是 {workers!r}。")
+    how: Any = {"shuffle": shuffle, "drop_last": drop_last, "seed": seed, "sampler": sampler}
     tensors = _in_memory(data)
     if tensors is not None:
-        return TensorLoader(
-            *tensors,
-            batch_size=batch_size,
-            shuffle=shuffle,
-            drop_last=drop_last,
-            seed=seed,
-            transform=transform,
-        )
-    size = _checked_len(data)
+        loader = TensorLoader(*tensors, batch_size=batch_size, transform=transform, **how)
+        if collate_fn is None:
+            return loader
+        data = TensorDataset(*loader.tensors)
+    check_data(data, collate_fn is not None)
     if transform.transforms:
+        name = f"{type(data).__name__}" + (" 加 collate_fn" if collate_fn else "")
         raise ArgumentError(
-            f"transform 对整批张量做，实际的数据集是 {type(data).__name__}，一次给一个样本。"
-            "请把变换写在数据集里（如 torchvision 数据集的 transform=），或先把数据读成张量。"
+            f"transform 对整批张量做，实际的数据集是 {name}，一次给一个样本。"
+            "请把变换写在数据集里（如 torchvision 数据集的 transform=）"
+            + ("或 collate_fn 里。" if collate_fn else "，或先把数据读成张量。")
         )
-    sampler = EpochSampler(size, batch_size, shuffle=shuffle, drop_last=drop_last, seed=seed)
-    return IndexLoader(data, sampler, workers)
+    whole: Any = data
+    return IndexLoader(whole, EpochSampler(len(whole), batch_size, **how), workers, collate_fn)
 
 
 def _in_memory(data: Any) -> tuple[Tensor, ...] | None:
@@ -121,28 +137,11 @@ def _in_memory(data: Any) -> tuple[Tensor, ...] | None:
         return data
     if type(data) is TensorDataset:
         return data.tensors
-    if type(data) is Subset and (whole := _in_memory(data.dataset)) is not None:
-        index = torch.as_tensor(data.indices, dtype=torch.int64)
+    if (
+        type(data) is Subset
+        and not isinstance(data.dataset, tuple)
+        and (whole := _in_memory(data.dataset)) is not None
+    ):
+        index = check_subset(data)
         return tuple(tensor[index.to(tensor.device)] for tensor in whole)
     return None
-
-
-def _checked_len(data: Any) -> int:
-    """样本数；不能按编号取样本的数据集报错。"""
-    name = type(data).__name__
-    if isinstance(data, Tensor):
-        raise ArgumentError(
-            "训练集和验证集应各是一个元组，实际给的是张量。"
-            "请写成 loaders((inputs, targets), …)，输入和目标放进同一个元组。"
-        )
-    if isinstance(data, IterableDataset):
-        raise ArgumentError(
-            f"数据集应能按编号取样本，实际的 {name} 是 IterableDataset，只能从头读，无从打乱，也"
-            "无法精确续训。请先读成列表：loaders(list(…), …)；放不进内存就自己写 DataLoader。"
-        )
-    if not (hasattr(data, "__getitem__") and hasattr(data, "__len__")):
-        raise ArgumentError(
-            f"数据集应有 len() 和按编号取的 dataset[i]，实际是 {name}。"
-            "张量请写成元组：loaders((inputs, targets), …)；已经是加载器的，直接用它。"
-        )
-    return len(data)

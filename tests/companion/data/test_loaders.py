@@ -10,7 +10,7 @@ from torchvision.transforms import v2
 from companion.data import IndexLoader, Normalize, RandomFlip, TensorLoader, loaders
 from companion.data import _sampler as sampling
 from companion.data._index_loader import ByIndex
-from companion.data._sampler import mix
+from companion.data._random import mix
 from companion.errors import ArgumentError, DataError, ShapeError
 
 
@@ -228,7 +228,11 @@ def test_a_plain_data_loader_around_the_same_sampler_gives_the_same_batches():
         (lambda: loaders(Pictures(), batch_size=0), ArgumentError, "实际是 0"),
         (lambda: loaders([1], [1], batch_size=1, valid_batch_size=0), ArgumentError, "实际是 0"),
         (lambda: loaders(Pictures(3), batch_size=4, drop_last=True), DataError, "一批也不剩"),
-        (lambda: loaders(Pictures(), batch_size=4, workers=-1), ArgumentError, "子进程的个数"),
+        (
+            lambda: loaders(Pictures(), batch_size=4, workers=-1),
+            ArgumentError,
+            "workers 应为不小于 0",
+        ),
         (lambda: loaders(Stream(), batch_size=4), ArgumentError, r"loaders\(list\(…\), …\)"),
         (lambda: loaders(DataLoader([1]), batch_size=1), ArgumentError, "已经是加载器的"),
         (

@@ -15,7 +15,7 @@ from companion.data import (
     TensorLoader,
 )
 from companion.data import _sampler as sampling
-from companion.data._sampler import mix
+from companion.data._random import mix
 from companion.errors import ArgumentError, DataError, MismatchError, ShapeError
 
 AUGMENT = (RandomCrop(2), RandomFlip(), Normalize(0.5, 0.5), RandomErase(value=9))
