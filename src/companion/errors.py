@@ -136,16 +136,21 @@ def check_choice(name: str, value: object, choices: Collection[object]) -> None:
         raise ArgumentError(f"{name} 应为 {options} 之一，实际是 {value!r}。")
 
 
-def check_whole(name: str, value: Any, least: int = 1, hint: str = "") -> int:
-    """``value`` 是不小于 ``least`` 的整数（NumPy 的也行）就原样返回成 ``int``。
+def check_whole(name: str, value: Any, least: int | None = 1, hint: str = "") -> int:
+    """``value`` 这个整数，NumPy 的、0 维张量的也收，返回 ``int``；``least=None`` 是多小都行。
 
     Raises:
         ArgumentError: 不是整数（``True``、``2.0`` 都不是），或者太小；``hint`` 接在消息末尾。
     """
-    with suppress(TypeError):
-        if not isinstance(value, bool) and (whole := operator.index(value)) >= least:
-            return whole
-    raise ArgumentError(f"{name} 应为不小于 {least} 的整数，实际是 {value!r}。{hint}")
+    number = None
+    if not isinstance(value, bool) and getattr(value, "dtype", None) != torch.bool:
+        with suppress(TypeError):
+            number = operator.index(value)
+    if number is None or (least is not None and number < least):
+        kind = "整数" if least is None else f"不小于 {least} 的整数"
+        way = hint or f"请写成整数，如 {name}={max(least or 0, 2)}。"
+        raise ArgumentError(f"{name} 应为{kind}，实际是 {value!r:.100}。{way}")
+    return number
 
 
 def check_labels(logits: Tensor, labels: Tensor) -> None:

@@ -10,10 +10,9 @@ from typing import Any
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from companion.data._picks import integer
 from companion.data._random import global_random_kept, mix, seed_global
 from companion.data._sampler import EpochSampler
-from companion.errors import ArgumentError
+from companion.errors import ArgumentError, check_whole
 
 Collate = Callable[[list[Any]], Any]
 
@@ -91,7 +90,7 @@ class IndexLoader(DataLoader[Any]):
 
     def set_epoch(self, epoch: int) -> None:
         """什么也不返回：让下一个 ``for`` 是第 ``epoch`` 轮，从头开始。"""
-        self.epoch = integer("epoch", epoch)
+        self.epoch = check_whole("epoch", epoch, None)
         self.batches.seek(self.epoch)
 
     def __iter__(self) -> Any:

@@ -9,10 +9,9 @@ from torch.utils.data import Dataset, Subset, TensorDataset
 from companion.data._augment import Compose, Transform, as_compose
 from companion.data._given import check_data, check_subset
 from companion.data._index_loader import Collate, IndexLoader
-from companion.data._picks import integer
 from companion.data._sampler import EpochSampler, Picks
 from companion.data._tensor_loader import TensorLoader
-from companion.errors import ArgumentError
+from companion.errors import ArgumentError, check_whole
 
 Data = Dataset[Any] | Sequence[Any]
 Loader = TensorLoader | IndexLoader
@@ -90,14 +89,15 @@ def loaders(
         ArgumentError, DataError, ShapeError: 消息里写着怎么改。
     """
     steps = as_compose(transform)
-    how: Any = {"seed": seed, "workers": integer("workers", workers, 0), "collate_fn": collate_fn}
+    workers = check_whole("workers", workers, 0)
+    how: Any = {"seed": seed, "workers": workers, "collate_fn": collate_fn}
     how |= {"transform": steps, "shuffle": sampler is None, "drop_last": drop_last}
-    training = _loader(train, integer("batch_size", batch_size, 1), sampler=sampler, **how)
+    training = _loader(train, check_whole("batch_size", batch_size, 1), sampler=sampler, **how)
     if valid is None:
         return training
     size = batch_size if valid_batch_size is None else valid_batch_size
     how |= {"transform": steps.fixed(), "shuffle": False, "drop_last": False}
-    return training, _loader(valid, integer("valid_batch_size", size, 1), sampler=None, **how)
+    return training, _loader(valid, check_whole("valid_batch_size", size, 1), sampler=None, **how)
 
 
 def _loader(

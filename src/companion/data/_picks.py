@@ -1,6 +1,5 @@
 """用户给的 ``sampler`` 每一轮抽出哪些编号：只由种子和轮次决定，抽的时候不动别人的随机数。"""
 
-import operator
 from collections.abc import Iterable, Sequence
 from itertools import islice
 from typing import Any
@@ -10,26 +9,6 @@ from torch import Tensor
 
 from companion.data._random import seeded
 from companion.errors import ArgumentError, DataError
-
-
-def integer(name: str, value: Any, least: int | None = None) -> int:
-    """``value`` 这个整数；NumPy 的整数也收。
-
-    Raises:
-        ArgumentError: 不是整数（``True``、``32.0`` 也不是），或小于 ``least``。
-    """
-    try:
-        truth = isinstance(value, bool) or getattr(value, "dtype", None) == torch.bool
-        number = None if truth else operator.index(value)
-    except TypeError:
-        number = None
-    if number is None or (least is not None and number < least):
-        kind = "整数" if least is None else f"不小于 {least} 的整数"
-        raise ArgumentError(
-            f"{name} 应为{kind}，实际是 {value!r:.100}。"
-            f"请写成整数，如 {name}={max(least or 0, 2)}。"
-        )
-    return number
 
 
 def count(sampler: Any) -> int:

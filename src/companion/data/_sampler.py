@@ -8,10 +8,9 @@ from torch import Tensor
 from torch.utils.data import Sampler
 
 from companion.data import _picks
-from companion.data._picks import integer
 from companion.data._random import fold, generator
 from companion.distributed import rank, world_size
-from companion.errors import ArgumentError, DataError, check_choice
+from companion.errors import ArgumentError, DataError, check_choice, check_whole
 
 Picks = Sampler[int] | Iterable[int]
 
@@ -46,8 +45,8 @@ class EpochSampler:
         seed: int = 0,
         sampler: Picks | None = None,
     ) -> None:
-        self.n, self.batch_size = n, integer("batch_size", batch_size, 1)
-        self.seed = fold(integer("seed", seed))
+        self.n, self.batch_size = n, check_whole("batch_size", batch_size, 1)
+        self.seed = fold(check_whole("seed", seed, None))
         check_choice("shuffle", shuffle, (True, False))
         check_choice("drop_last", drop_last, (True, False))
         if n == 0:
@@ -91,7 +90,7 @@ class EpochSampler:
         """
         ours, world = rank(), world_size()
         batches = self._batches(world)
-        start = integer("start", start)
+        start = check_whole("start", start, None)
         if not 0 <= start <= batches:
             raise ArgumentError(f"start 应在 0 到 {batches}（批数）之间，实际是 {start}。")
         edges = [k * self.batch_size for k in range(start, batches + 1)]

@@ -13,10 +13,9 @@ from torch.utils.data import TensorDataset
 
 from companion._common import random_position
 from companion.data._augment import Transform, as_compose
-from companion.data._picks import integer
 from companion.data._random import generator, global_random_kept
 from companion.data._sampler import EpochSampler, Picks
-from companion.errors import ArgumentError, DataError, MismatchError, ShapeError
+from companion.errors import ArgumentError, DataError, MismatchError, ShapeError, check_whole
 
 
 class TensorLoader:
@@ -71,7 +70,7 @@ class TensorLoader:
 
     def set_epoch(self, epoch: int) -> None:
         """什么也不返回：让下一个 ``for`` 是第 ``epoch`` 轮，从头开始。"""
-        self.epoch = integer("epoch", epoch)  # 下一个 for 的轮次
+        self.epoch = check_whole("epoch", epoch, None)  # 下一个 for 的轮次
         self._start = 0  # 下一个 for 从第几批开始；只有 load_state_dict 会改
         self._position = (self.epoch, 0)  # 交到外面的下一批是哪一轮的第几批
 
@@ -109,7 +108,7 @@ class TensorLoader:
             raise MismatchError(
                 f"加载器的存档应有 {'、'.join(keys)}，实际缺 {lost}。请给 state_dict() 的结果。"
             )
-        before, self.sampler.seed = self.sampler.seed, integer("seed", state["seed"])
+        before, self.sampler.seed = self.sampler.seed, check_whole("seed", state["seed"], None)
         ours, theirs = (self.sampler.n, self.batch_size), (state["n"], state["batch_size"])
         problem = ""
         if ours != theirs:

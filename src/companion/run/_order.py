@@ -56,6 +56,7 @@ def looks_of(loader: Any) -> dict[str, int]:
     found = {
         "批数": _length(loader) if fixed else None,  # 说不准的（如 IterableDataset）不问
         "批量": _first(parts, "batch_size"),
+        "一轮取几个": _first(parts, "count"),
         "样本数": _length(loader.dataset) if not ours and _by_index(loader) else _first(parts, "n"),
         "种子": _first(parts, "seed"),
     }

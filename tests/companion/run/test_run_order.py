@@ -221,10 +221,11 @@ def test_a_loader_tells_what_it_looks_like_where_it_can():
     ours = TensorLoader(torch.zeros(4), batch_size=2, seed=5)
     assert looks_of(DataLoader(DATA, batch_size=3)) == {"批数": 4, "批量": 3, "样本数": 11}
     assert looks_of(nested) == {"批数": 2, "批量": 2, "样本数": 11}
-    assert looks_of(ours) == {"批数": 2, "批量": 2, "样本数": 4, "种子": 5}
+    assert looks_of(ours) == {"批数": 2, "批量": 2, "一轮取几个": 4, "样本数": 4, "种子": 5}
     assert looks_of(loaders(range(4), batch_size=2)) == {
         "批数": 2,
         "批量": 2,
+        "一轮取几个": 4,
         "样本数": 4,
         "种子": 0,
     }
