@@ -12,7 +12,7 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from companion._common import random_state_kept
 from companion.checkpoint import saves
-from companion.distributed import is_main, world_size
+from companion.distributed import is_main, say, world_size
 from companion.errors import NonFiniteError
 from companion.metrics import History, Metric
 from companion.optim import EMA
@@ -28,7 +28,7 @@ from companion.train._epoch import evaluate, train_epoch
 from companion.train._loss import Loss
 from companion.train._means import EpochMeans
 from companion.train._plan import Goal, Plan
-from companion.train._progress import Progress
+from companion.train._progress import Progress, size
 from companion.train._step import Record, Step, make_forward
 from companion.train._update import Update
 
@@ -130,6 +130,8 @@ def _check_together(plan: Plan, judge: _Judge, goal: Goal, parts: tuple[Any, ...
     if judge.valid is not None:
         check_batches("valid", judge.valid)
         check_sampler(judge.valid)
+        if size(judge.valid) is None:
+            say("valid 说不出一遍有几批：要是没有尽头，第一次验证就不会结束，请切下一段来。")
     scheduler, model = judge.update.scheduler, judge.update.model
     plateau = scheduler if isinstance(scheduler, ReduceLROnPlateau) else None
     goal.check(judge.columns(), plateau)

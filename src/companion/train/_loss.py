@@ -16,6 +16,7 @@ from torch.nn import functional as F
 
 from companion._common import random_state_kept
 from companion.errors import ArgumentError, ShapeError, check_labels
+from companion.train._pure import is_stateless
 
 Loss = Callable[[Any, Any], Tensor]
 Averaged = Callable[[Any, Any], tuple[Tensor, int | Tensor]]
@@ -146,7 +147,7 @@ def _check_elements(outputs: Tensor, targets: Tensor) -> None:
 
 
 class _Own:
-    """别人写的损失：第一批先试它是不是按样本平均。"""
+    """别人写的损失：第一批算完，试它是不是按样本平均。"""
 
     def __init__(self, loss: Loss) -> None:
         self._loss, self._tried = loss, False
@@ -156,16 +157,18 @@ class _Own:
             raise ArgumentError(
                 f"targets 应是张量，一个样本一行，实际是{_described(targets)}。{_STEP}。"
             )
+        value = self._loss(outputs, targets)
         if not self._tried:
             self._tried = True
             _check_average(self._loss, outputs, targets)
-        return self._loss(outputs, targets), len(targets)
+        return value, len(targets)
 
 
 def _check_average(loss: Loss, outputs: Any, targets: Tensor) -> None:
     """把一批拆成不等的两份再算一次：加权平均不等于整批的，就不是按样本平均。
 
-    在副本上试，随机数放回去；同样的输入两次不同的（里面有随机数）、拆开就不能算的，无从试起。
+    模块在副本上试，函数只试没有状态的，随机数放回去：试没试过，训练都一样。同样的输入两次不同的
+    （里面有随机数）、拆开就不能算的，无从试起。
     """
     n, cut = len(targets), max(1, len(targets) // 3)
     several = outputs if isinstance(outputs, list | tuple) else [outputs]
@@ -179,6 +182,8 @@ def _check_average(loss: Loss, outputs: Any, targets: Tensor) -> None:
 
     try:
         trial = copy.deepcopy(loss)
+        if not is_stateless(trial):
+            return
         with torch.no_grad(), random_state_kept():
             whole, again = part(0, n), part(0, n)
             apart = (part(0, cut) * cut + part(cut, n) * (n - cut)) / n

@@ -177,6 +177,54 @@ def test_trying_a_loss_leaves_its_state_and_the_random_numbers_alone():
     assert found == F.cross_entropy(F.dropout(model(inputs), 0.5), targets).item()
 
 
+_calls, _centre, _count = [], torch.zeros(3), 0
+
+
+def _appends(outputs, targets):
+    _calls.append(1)
+    return F.cross_entropy(outputs, targets, reduction="sum")
+
+
+def _rebinds(outputs, targets):
+    global _count
+    _count += 1
+    return F.cross_entropy(outputs, targets, reduction="sum")
+
+
+def _changes_a_tensor(outputs, targets):
+    _centre.add_(outputs.detach().mean(0))
+    return F.cross_entropy(outputs - _centre, targets, reduction="sum")
+
+
+class _Recorder:
+    def __init__(self):
+        self.seen = []
+
+    def __call__(self, outputs, targets):
+        self.seen.append(len(targets))
+        return F.cross_entropy(outputs, targets)
+
+
+def test_a_loss_with_a_state_is_called_once_a_batch_and_never_to_try_it():
+    inside, recorder = [], _Recorder()
+
+    def closes(outputs, targets):
+        inside.append(1)
+        return F.cross_entropy(outputs, targets)
+
+    class Module(nn.Module):
+        def forward(self, outputs, targets):
+            return closes(outputs, targets)
+
+    nested = partial(lambda extra, o, t: closes(o, t), None)
+    model, before = nn.Linear(4, 3), _centre.clone()
+    for loss in (_appends, _rebinds, _changes_a_tensor, closes, Module(), nested, recorder):
+        evaluate(model, [pairs(labels())] * 2, loss=loss)
+    assert (len(_calls), _count, len(inside), recorder.seen) == (2, 2, 6, [N, N])
+    outputs = model(pairs(labels())[0]).detach().mean(0)
+    assert torch.allclose(_centre, before + 2 * outputs)
+
+
 @pytest.mark.parametrize(
     "loss", [F.poisson_nll_loss, F.hinge_embedding_loss, F.multilabel_soft_margin_loss, F.kl_div]
 )
