@@ -120,6 +120,17 @@ def same(one: Any, two: Any) -> bool:
     return not isinstance(one, int | float | str | bytes) or one == two
 
 
+def stored(tensor: Tensor) -> list[Tensor]:
+    """装着 ``tensor`` 的普通张量：稀疏的是 ``[数值, 下标…]``，别的就是它自己。"""
+    if tensor.layout == torch.sparse_coo:
+        return [tensor._values(), tensor._indices()]
+    if tensor.layout in (torch.sparse_csr, torch.sparse_bsr):
+        return [tensor.values(), tensor.crow_indices(), tensor.col_indices()]
+    if tensor.layout in (torch.sparse_csc, torch.sparse_bsc):
+        return [tensor.values(), tensor.ccol_indices(), tensor.row_indices()]
+    return [tensor]
+
+
 class FileLock:
     """``path`` 上的锁，同一时刻只有一个进程拿得到；进程怎么死，都由系统放开。
 

@@ -5,19 +5,22 @@ from pathlib import Path
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
 from companion._common import replacing
 from companion.checkpoint._disk import make_folder
+from companion.distributed import unwrap
 from companion.errors import ArgumentError, CheckpointError, CorruptCheckpointError, MismatchError
 
 
 def export_weights(model: nn.Module, path: str | Path) -> Path:
     """把 ``model.state_dict()`` 写成 safetensors 文件，返回它的路径；已有的文件整个换掉。
 
+    包着 DDP、``DataParallel``、``torch.compile`` 的模型，名字与不包时相同。
     绑在一起的权重只写一份，另一个名字记在文件的 metadata 里（键是它，值是写下的那个）。
 
     Raises:
-        ArgumentError: 状态里有不是张量的东西，safetensors 装不下。
+        ArgumentError: 状态里有不是张量、稀疏、还没有形状的东西，safetensors 装不下。
         CheckpointError: 磁盘满了或写不进去；原来的文件没有动。
 
     出处：https://huggingface.co/docs/safetensors
@@ -25,7 +28,7 @@ def export_weights(model: nn.Module, path: str | Path) -> Path:
     from safetensors import SafetensorError
     from safetensors.torch import save_file
 
-    path = Path(path)
+    path, model = Path(path), unwrap(model)
     tensors, tied = _untie(model)
     try:
         make_folder(path.parent)
@@ -51,7 +54,7 @@ def import_weights(model: nn.Module, path: str | Path) -> None:
     from safetensors import SafetensorError, safe_open
     from safetensors.torch import load_file
 
-    path = Path(path)
+    path, model = Path(path), unwrap(model)
     if path.exists() and not path.is_file():
         raise CorruptCheckpointError(
             f"{path} 应是 safetensors 文件，实际是目录、管道或设备。请核对路径。"
@@ -74,7 +77,8 @@ def import_weights(model: nn.Module, path: str | Path) -> None:
 def check_matches(model: nn.Module, weights: Mapping[str, Tensor]) -> None:
     """``weights`` 的名字、形状和种类与 ``model`` 的全都相符就什么也不做。
 
-    种类是浮点、整数、布尔还是复数，稀不稀疏，量化没有，有没有数值；精度可以不同。
+    种类是浮点、整数、布尔还是复数，稀不稀疏，量化没有，有没有数值；精度可以不同。惰性层还没有形状
+    的，什么形状都装得进。
 
     Raises:
         MismatchError: 各列出至多三个：模型有而权重缺的，权重多出的，形状、种类不同的。
@@ -84,7 +88,7 @@ def check_matches(model: nn.Module, weights: Mapping[str, Tensor]) -> None:
         raise MismatchError(
             f"权重应是名字到张量的字典，实际是 {type(weights).__name__}。请换成这个模型的存档。"
         )
-    both = [name for name in ours if name in weights]
+    both = [name for name in ours if name in weights and not is_lazy(ours[name])]
     reshaped = [name for name in both if _shape(ours[name]) != _shape(weights[name])]
     changed = [n for n in both if n not in reshaped and _differ(ours[n], weights[n])]
     problems = [
@@ -132,6 +136,11 @@ def _same_tensors(model: nn.Module) -> list[list[str]]:
                 f"safetensors 只装张量，实际 {name} 是 {type(value).__name__}。"
                 "请改用 save_checkpoint，或去掉模型的 get_extra_state。"
             )
+        if is_lazy(value) or value.layout != torch.strided:
+            problem = (
+                "还没有形状，请先走一遍前向" if is_lazy(value) else "是稀疏的，请先 to_dense()"
+            )
+            raise ArgumentError(f"safetensors 只装有数值的稠密张量，实际 {name} {problem}。")
         view = (value.data_ptr(), value.shape, value.stride(), value.dtype, value.device)
         groups.setdefault(view if value.numel() else name, []).append(name)
     return list(groups.values())

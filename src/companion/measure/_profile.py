@@ -17,6 +17,7 @@ from torch import Tensor
 from torch.autograd.graph import saved_tensors_hooks
 from torch.profiler import ProfilerActivity, profile
 
+from companion._common import stored
 from companion.device import synchronize
 from companion.errors import ArgumentError
 
@@ -164,7 +165,7 @@ def memory(
     出处：``torch.autograd.graph.saved_tensors_hooks``，``torch.accelerator.max_memory_allocated``。
     """
     device = torch.device(device)
-    kept = _Kept({_storage(tensor) for tensor in exclude})
+    kept = _Kept({_pointer(part) for tensor in exclude for part in stored(tensor)})
     synchronize(device)
     can_measure = _reset_peak(device)
     with saved_tensors_hooks(kept.pack, _Held.unpack):
@@ -193,11 +194,12 @@ class _Kept:
         self.now_bytes, self.most_bytes = 0, 0
 
     def pack(self, tensor: Tensor) -> _Held:
-        key, n_bytes = _storage(tensor), tensor.untyped_storage().nbytes()
         held = _Held(tensor)
-        if key not in self.excluded:
-            self._count(key, n_bytes, 1)
-            weakref.finalize(held, self._count, key, n_bytes, -1)
+        for part in stored(tensor):
+            key, n_bytes = _pointer(part), part.untyped_storage().nbytes()
+            if key not in self.excluded:
+                self._count(key, n_bytes, 1)
+                weakref.finalize(held, self._count, key, n_bytes, -1)
         return held
 
     def _count(self, key: int, n_bytes: int, change: int) -> None:
@@ -207,7 +209,7 @@ class _Kept:
         self.most_bytes = max(self.most_bytes, self.now_bytes)
 
 
-def _storage(tensor: Tensor) -> int:
+def _pointer(tensor: Tensor) -> int:
     return tensor.untyped_storage().data_ptr()
 
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
 from companion.distributed import unwrap
 from companion.errors import ArgumentError, MismatchError
@@ -14,8 +15,8 @@ from companion.errors import ArgumentError, MismatchError
 class EMA:
     """模型权重的指数滑动平均：``平均 ← decay × 平均 + (1 - decay) × 现在``。
 
-    平均的是 ``model.state_dict()`` 里的浮点张量，所以批归一化的统计量也在内；整数（步数）和含 inf
-    的缓冲区照抄。半精度的权重用 ``float32`` 攒平均，否则每次只改一点，加上去就没了。
+    平均的是 ``model.state_dict()`` 里的浮点、复数张量，所以批归一化的统计量也在内；整数（步数）和含
+    inf 的缓冲区照抄。半精度的权重用 ``float32`` 攒平均，否则每次只改一点，加上去就没了。
 
     Args:
         model: 正在训练的模型；搬到设备上之后再建。
@@ -23,7 +24,7 @@ class EMA:
         warmup: 开头用小一些的 ``(1 + n) / (10 + n)``，n 是更新过几次，好尽快忘掉初值。
 
     Raises:
-        ArgumentError: ``decay`` 不在范围里。
+        ArgumentError: ``decay`` 不在范围里；模型里有稀疏的、还没有形状的张量。
     """
 
     def __init__(self, model: nn.Module, decay: float = 0.999, warmup: bool = True) -> None:
@@ -31,11 +32,21 @@ class EMA:
             raise ArgumentError(f"decay 应在 0 到 1 之间（不含 1），实际是 {decay}。常用 0.999。")
         self.decay, self.warmup, self.updates = decay, warmup, 0
         self._model = unwrap(model)
+        for name, value in self._values().items():
+            if is_lazy(value) or value.layout != torch.strided:
+                raise ArgumentError(
+                    f"EMA 平均的应是有数值的稠密张量，实际 {name} 是稀疏的，或者还没有形状。"
+                    "稀疏的先 to_dense()；惰性层先用一批数据走一遍前向，再建 EMA。"
+                )
         self._average = {
             name: value.detach().to(_wide(value.dtype), copy=True)
             for name, value in self._values().items()
         }
         self._copied = {name for name, value in self._values().items() if not _can_average(value)}
+
+    def follows(self, model: nn.Module) -> bool:
+        """平均的是不是这个模型，包没包都算。"""
+        return self._model is unwrap(model)
 
     @torch.no_grad()
     def update(self) -> None:
@@ -102,9 +113,10 @@ def _wide(dtype: torch.dtype) -> torch.dtype:
 
 
 def _can_average(value: Tensor) -> bool:
-    """浮点的参数都能；缓冲区里有 inf 就不能：掩码的 -inf 与 -inf 平均出来是 nan。"""
-    if isinstance(value, nn.Parameter) or not value.is_floating_point():
-        return value.is_floating_point()
+    """浮点、复数的参数都能；缓冲区里有 inf 就不能：掩码的 -inf 与 -inf 平均出来是 nan。"""
+    inexact = value.is_floating_point() or value.is_complex()
+    if isinstance(value, nn.Parameter) or not inexact:
+        return inexact
     return bool(value.isfinite().all())
 
 

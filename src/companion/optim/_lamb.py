@@ -13,6 +13,8 @@ from companion.errors import ArgumentError
 class LAMB(Optimizer):
     """大批量的 Adam：每个参数张量的更新，长度按它自己的长度缩放。
 
+    复数的参数当作实部、虚部两列；稀疏的梯度不收。
+
     Adam 的一步加上权重衰减，得到方向 u；实际走 ``lr × ‖参数‖ / ‖u‖ × u``，所以 ``lr`` 是「走参数
     长度的几分之几」。参数或 u 是 0 时不缩放。``adapt=False`` 就是 ``AdamW``，也可以写在参数组里。
 
@@ -49,20 +51,30 @@ class LAMB(Optimizer):
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
-        """更新一次；给了 ``closure`` 就先调用它，返回它算出的损失。"""
+        """更新一次；给了 ``closure`` 就先调用它，返回它算出的损失。
+
+        Raises:
+            ArgumentError: 有稀疏的梯度；什么也没有更新。
+        """
         loss = None
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
-        for group in self.param_groups:
-            for parameter in group["params"]:
-                if parameter.grad is not None:
-                    self._update(parameter, group)
+        held = [(p, group) for group in self.param_groups for p in group["params"]]
+        held = [(p, group) for p, group in held if p.grad is not None]
+        if any(p.grad.layout != torch.strided for p, _ in held):
+            raise ArgumentError(
+                "LAMB 的梯度应是稠密的，实际有稀疏的。请去掉 sparse=True，或改用 SparseAdam。"
+            )
+        for parameter, group in held:
+            self._update(parameter, group)
         return loss
 
     def _update(self, parameter: Tensor, group: dict[str, Any]) -> None:
         state, grad = self.state[parameter], parameter.grad
         assert grad is not None
+        if grad.is_complex():
+            parameter, grad = torch.view_as_real(parameter), torch.view_as_real(grad)
         if not state:
             state["step"] = 0
             state["exp_avg"] = torch.zeros_like(parameter)  # 名字同 torch 的 Adam

@@ -21,6 +21,14 @@ from companion.train._means import EMPTY
 from companion.train._progress import size
 
 
+def check_ema(ema: EMA | None, model: nn.Module) -> None:
+    """``ema`` 平均的正是这个模型，就什么也不做。"""
+    if ema is not None and not ema.follows(model):
+        raise ArgumentError(
+            "ema 应平均这个 model，实际平均的是另一个。重建模型之后，EMA 也要重建：EMA(model)。"
+        )
+
+
 def check_model(model: Any) -> None:
     """是模型就什么也不做。"""
     if not isinstance(model, nn.Module):

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Adam, Optimizer
 
-from companion._common import eval_mode, random_state_kept
+from companion._common import eval_mode, random_state_kept, train_mode
 from companion.errors import ArgumentError, DataError
 from companion.metrics import Metric
 from companion.train._fit import fit
@@ -45,7 +45,8 @@ def overfit_one_batch(
     """
     if steps < 2:
         raise ArgumentError(f"steps 至少为 2，实际是 {steps}。背一批通常要一两百步。")
-    copied = copy.deepcopy(model).train()
+    copied, _ = _copied(model, None)
+    train_mode(copied)
     if not any(parameter.requires_grad for parameter in copied.parameters()):
         raise ArgumentError("模型应有可以训练的参数，实际全冻结了（requires_grad 都是 False）。")
     forward, optimizer = make_forward(copied, loss, step), Adam(copied.parameters(), lr=lr)
@@ -56,6 +57,7 @@ def overfit_one_batch(
             out = forward(batch)
             optimizer.zero_grad()
             out.loss.backward()
+            _check_dense(copied)
             idle = idle if losses else _without_gradient(copied)
             optimizer.step()
             losses.append(out.loss.detach())
@@ -90,7 +92,7 @@ def dry_run(
     with random_state_kept():
         first = _peek(train, 2)
         judged = None if valid is None else _peek(valid, 1)
-        copied, copied_optimizer = copy.deepcopy((model, optimizer))  # 一起复制，才还是它的参数
+        copied, copied_optimizer = _copied(model, optimizer)
         how |= {"metrics": copy.deepcopy(metrics), "accumulate": accumulate, "clip_norm": clip_norm}
         record = fit(
             copied, first, judged, optimizer=copied_optimizer, epochs=1, progress=False, **how
@@ -105,6 +107,34 @@ def dry_run(
     shown = {"训练": record["train_loss"], "验证": record.get("valid_loss")}
     print("  损失  " + "，".join(f"{k} {v:.4g}" for k, v in shown.items() if v is not None))
     return record
+
+
+def _copied(model: nn.Module, optimizer: Any) -> tuple[nn.Module, Any]:
+    """模型和优化器的副本，一起复制，才还是它的参数。模型留着的中间结果（非叶张量）换成不带图的。"""
+    memo: dict[int, Any] = {}
+    pending: list[Any] = [vars(module) for module in model.modules()]
+    for value in pending:  # 边走边加：列表、字典里也可能有
+        inside = value.values() if isinstance(value, dict) else value
+        for item in inside:
+            if isinstance(item, Tensor) and not item.is_leaf:
+                memo[id(item)] = item.detach().clone()
+            elif isinstance(item, list | tuple | dict):
+                pending.append(item)
+    try:
+        copied, its_optimizer = copy.deepcopy((model, optimizer), memo)
+    except Exception as error:
+        raise ArgumentError(
+            f"模型应能复制一份（copy.deepcopy），好在副本上试，实际不能：{error}。"
+            "锁、打开的文件等请别放在模型里。"
+        ) from error
+    return copied, its_optimizer
+
+
+def _check_dense(model: nn.Module) -> None:
+    if any(p.grad is not None and p.grad.layout != torch.strided for p in model.parameters()):
+        raise ArgumentError(
+            "overfit_one_batch 用的 Adam 要稠密的梯度，实际有稀疏的。请先去掉 sparse=True 再试。"
+        )
 
 
 def _verdict(losses: list[float], idle: str) -> str:

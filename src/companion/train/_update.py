@@ -27,7 +27,13 @@ from companion.distributed import (
 )
 from companion.errors import ArgumentError, NonFiniteError, check_whole
 from companion.optim import EMA, PerStep
-from companion.train._checks import check_model, check_optimizer, check_schedule, check_wrapped
+from companion.train._checks import (
+    check_ema,
+    check_model,
+    check_optimizer,
+    check_schedule,
+    check_wrapped,
+)
 
 
 class Update:
@@ -66,6 +72,7 @@ class Update:
         check_optimizer(model, optimizer)
         check_wrapped(model)
         check_schedule(scheduler, optimizer)
+        check_ema(ema, model)
         if clip_norm is not None and not (isinstance(clip_norm, Real) and clip_norm > 0):
             raise ArgumentError(
                 f"clip_norm 应是大于 0 的数，实际是 {clip_norm!r}。不裁剪请留 None。"
