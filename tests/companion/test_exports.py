@@ -127,12 +127,16 @@ EXPORTS = {
     "companion.metrics": [
         "AUC",
         "F1",
+        "MAE",
+        "R2",
         "Accuracy",
         "ConfusionMatrix",
         "History",
         "Mean",
         "Metric",
         "Perplexity",
+        "Precision",
+        "Recall",
     ],
     "companion.models": [
         "GPT",

@@ -135,10 +135,11 @@ class Perplexity:
 
     Args:
         ignore_index: 目标是它的位置不算，如补齐的位置。
+        class_axis: 词在输出的第几维。
     """
 
-    def __init__(self, ignore_index: int = -100) -> None:
-        self.ignore_index, self._mean = ignore_index, Mean()
+    def __init__(self, ignore_index: int = -100, class_axis: int = -1) -> None:
+        self.ignore_index, self.class_axis, self._mean = ignore_index, class_axis, Mean()
 
     def reset(self) -> None:
         """忘掉全部，从头记。"""
@@ -148,16 +149,18 @@ class Perplexity:
         """记下一批。
 
         Args:
-            outputs: 每个位置的词得分，形状 ``(…, V)``，词在最后一维；通常是 ``(B, T, V)``。
+            outputs: 每个位置的词得分，形状 ``(…, V)``，词在 ``class_axis``；通常是 ``(B, T, V)``。
             targets: 正确的词，形状 ``(…)``，``int64``。
 
         Raises:
             ShapeError: 目标的形状不是得分去掉最后一维。
         """
+        outputs = outputs.movedim(self.class_axis, -1)
         if targets.shape != outputs.shape[:-1]:
             raise ShapeError(
                 f"targets 的形状应为 {tuple(outputs.shape[:-1])}，实际是 {tuple(targets.shape)}。"
-                "词的那一维放在最后：(B, V, T) 的得分先 transpose(1, 2)。"
+                "词的那一维应在最后；(B, V, T) 的得分先 "
+                "transpose(1, 2)，或者写 Perplexity(class_axis=1)。"
             )
         scores, words = outputs.detach().flatten(0, -2).float(), targets.flatten()
         losses = F.cross_entropy(

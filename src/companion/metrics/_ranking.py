@@ -6,7 +6,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from companion.errors import DataError, check_labels
+from companion.errors import DataError
+from companion.metrics._layout import Layout
 
 
 class AUC:
@@ -14,9 +15,20 @@ class AUC:
 
     两类时第 1 类是正；多类时每一类轮流当正、其余当负，各算一次再平均，得分用 softmax 概率。
     全部得分都留在设备上：一百万个样本、十类，占 40 MB。
+
+    Args:
+        task: ``"binary"`` 一个得分分两类；``"multilabel"`` 各个标签的平均；默认几类挑一类。
+        class_axis, ignore_index: 同 ``Accuracy``。
     """
 
-    def __init__(self) -> None:
+    def __init__(
+        self,
+        *,
+        task: str = "multiclass",
+        class_axis: int = 1,
+        ignore_index: int | None = -100,
+    ) -> None:
+        self._layout = Layout(task, class_axis, ignore_index).checked()
         self.reset()
 
     def reset(self) -> None:
@@ -34,10 +46,13 @@ class AUC:
         Raises:
             ShapeError, DtypeError: 见 ``errors.check_labels``。
         """
-        check_labels(outputs, targets)
-        scores = outputs.detach().movedim(1, -1).flatten(0, -2)
-        self._scores.append(scores.clone())  # 调用的人可能接着改写这块内存
-        self._labels.append(targets.flatten().clone())
+        outputs, targets = self._layout.scores(outputs.detach(), targets)
+        if self._layout.task == "multiclass":
+            outputs, targets = outputs.movedim(1, -1).flatten(0, -2), targets.flatten()
+        elif self._layout.task == "binary":
+            outputs, targets = outputs.reshape(-1, 1), targets.reshape(-1, 1)
+        self._scores.append(outputs.clone())  # 调用的人可能接着改写这块内存
+        self._labels.append(targets.clone())
 
     def compute(self) -> float:
         """``[0, 1]`` 内的数，瞎猜是 0.5；多类时只平均正负样本都有的类。
@@ -49,12 +64,23 @@ class AUC:
             raise DataError("一个样本都没有，AUC 没有定义。请先 update 至少一批。")
         state = self.state_dict()
         scores, labels = state["scores"].double(), state["labels"]
-        _check_usable(scores, labels)
-        if scores.shape[1] == 2:
+        kept = self._layout.kept(labels)
+        kept = torch.ones_like(labels, dtype=torch.bool) if kept is None else kept
+        many = labels.ndim == 2
+        _check_usable(scores, labels[kept], 2 if many else scores.shape[1])
+        if many:
+            columns = zip(scores.T, labels.T, kept.T, strict=True)
+            areas = [_area(column[k], label[k] == 1) for column, label, k in columns]
+        elif scores.shape[1] == 2:
+            scores, labels = scores[kept], labels[kept]
             areas = [_area(scores[:, 1] - scores[:, 0], labels == 1)]
-        else:  # 取对数不改变次序，又不会有一堆概率挤成 1.0
-            columns = scores.log_softmax(dim=1).unbind(dim=1)
-            areas = [_area(column, labels == c) for c, column in enumerate(columns)]
+        else:
+            scores, labels = (
+                scores[kept],
+                labels[kept],
+            )  # 取对数不改变次序，又不会有一堆概率挤成 1.0
+            each = scores.log_softmax(dim=1).unbind(dim=1)
+            areas = [_area(column, labels == c) for c, column in enumerate(each)]
         known = [area for area in areas if area is not None]
         if not known:
             raise DataError("AUC 要有正样本也要有负样本，实际全是同一类。请换一个划分。")
@@ -80,9 +106,8 @@ class AUC:
         self._labels = [state["labels"] for state in given]
 
 
-def _check_usable(scores: Tensor, labels: Tensor) -> None:
-    classes = scores.shape[1]
-    wrong = int(((labels < 0) | (labels >= classes)).sum())
+def _check_usable(scores: Tensor, labels: Tensor, classes: int) -> None:
+    wrong = int(((labels < 0) | (labels >= classes) | (labels != labels.round())).sum())
     if wrong:
         raise DataError(
             f"标签应在 0 到 {classes - 1} 之间，有 {wrong} 个不在。请检查类别编号是否从 0 开始。"

@@ -185,7 +185,7 @@ def test_f1_of_three_samples_computed_by_hand():
 
 
 def test_f1_refuses_an_unknown_average():
-    with pytest.raises(ArgumentError, match="'macro'、'micro'、None"):
+    with pytest.raises(ArgumentError, match="'macro'、'micro'、'weighted'、None"):
         F1("binary")
 
 
