@@ -39,6 +39,9 @@ class Layout(NamedTuple):
         if self.task != "multiclass":
             check_marks(outputs, targets, self.task)
             return outputs, targets
+        if self.class_axis == 1 and outputs.ndim == 2 and outputs.shape[1] > 1:  # 最常见，每步都走
+            check_labels(outputs, targets)
+            return outputs, targets
         if self.class_axis != 1 and outputs.ndim > 1:
             outputs = outputs.movedim(self.class_axis, 1)
         elif outputs.ndim > 2 and targets.shape == outputs.shape[:-1] != _without(outputs):

@@ -21,8 +21,10 @@ from companion.train._means import EMPTY
 from companion.train._progress import size
 
 
-def check_ema(ema: EMA | None, model: nn.Module) -> None:
+def check_ema(ema: Any, model: nn.Module) -> None:
     """``ema`` 平均的正是这个模型，就什么也不做。"""
+    if ema is not None and not isinstance(ema, EMA):
+        raise ArgumentError(f"ema 应是 EMA(model)，实际是 {type(ema).__name__}。")
     if ema is not None and not ema.follows(model):
         raise ArgumentError(
             "ema 应平均这个 model，实际平均的是另一个。重建模型之后，EMA 也要重建：EMA(model)。"
@@ -62,10 +64,8 @@ def check_sampler(batches: object) -> None:
         )
 
 
-def check_parts(ema: Any, run: Any, on_epoch: Any) -> None:
+def check_parts(run: Any, on_epoch: Any) -> None:
     """``fit`` 的几个对象各是该是的种类，就什么也不做。"""
-    if ema is not None and not isinstance(ema, EMA):
-        raise ArgumentError(f"ema 应是 EMA(model)，实际是 {type(ema).__name__}。")
     if run is not None and not isinstance(run, Run):
         raise ArgumentError(
             f"run 应是 Run，实际是 {type(run).__name__}。请写成 run=Run({run!r}, resume=True)。"

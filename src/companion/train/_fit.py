@@ -88,7 +88,7 @@ def fit(
     plan = Plan(train, epochs, max_steps, valid_every, accumulate)
     judge = _Judge(update, valid, metrics, {"loss": loss, "step": step})
     goal, means = Goal(monitor, mode, min_delta, patience), EpochMeans(metrics, finite=True)
-    _check_together(plan, judge, goal, (ema, run, on_epoch))
+    _check_together(plan, judge, goal, (run, on_epoch))
     journal = _journal(run, judge, means, plan, how | goal.config())
     bar = Progress(plan.rounds(journal.epoch, means.batches), progress and is_main())
     with _last_words(journal, bar):
