@@ -25,6 +25,7 @@ TEMPORARY = ".tmp-"  # 没写完的文件和目录，名字这样开头
 
 _BUSY = {errno.EACCES, errno.EAGAIN, errno.EDEADLK}
 _NO_DIRECTORY_SYNC = {errno.EINVAL, errno.ENOTSUP}  # 有些网络文件系统不会给目录 fsync
+_ASCII_MARKS = str.maketrans({"✓": "√", "✗": "×", "◌": "o", "━": "=", "─": "-", "…": "..."})
 _NO_LINK = getattr(os, "O_NOFOLLOW", 0)
 _FAR = 1 << 30  # Windows 上锁住的字节别人读不了，所以锁远处的一个，不锁写着进程号的
 
@@ -46,14 +47,31 @@ def unknown_name(problem: str, wanted: str, known: Collection[str]) -> str:
     return f"{problem}。相近的有：{'、'.join(near) or '（一个也没有）'}；请核对名字。"
 
 
-def say(text: str) -> None:
-    """印一行。不安全的字符写成转义；输出的编码里没有的字（如没有汉字）也一样，不会因此出错。"""
-    safe = printable(text)
-    try:
-        print(safe)
-    except UnicodeEncodeError:
-        encoding = sys.stdout.encoding or "ascii"
-        print(safe.encode(encoding, "backslashreplace").decode(encoding))
+def say(text: str, file: Any = None, *, flush: bool = False) -> None:
+    """印一行，不安全的字符写成转义；印不了也不出错，见 ``emit``。"""
+    emit(printable(text) + "\n", file, flush=flush)
+
+
+def emit(text: str, file: Any = None, *, flush: bool = False) -> None:
+    """原样写到 ``file``，默认是标准输出。
+
+    给人看的字不该断送一次训练：没有标准输出、管道断了、磁盘满了，就当没有这一句；输出的编码里没有
+    的字，``✓ ✗ ━`` 等换成 ASCII 的，别的写成转义。
+    """
+    stream = sys.stdout if file is None else file
+    encoding = getattr(stream, "encoding", None) or "utf-8"
+    with suppress(OSError, ValueError, AttributeError):  # 关上的流是 ValueError，None 是后者
+        stream.write(_encodable(text, encoding))
+        if flush:
+            stream.flush()
+
+
+def _encodable(text: str, encoding: str) -> str:
+    for candidate in (text, text.translate(_ASCII_MARKS)):
+        with suppress(UnicodeEncodeError):
+            candidate.encode(encoding)
+            return candidate
+    return candidate.encode(encoding, "backslashreplace").decode(encoding)
 
 
 @contextmanager

@@ -1,12 +1,15 @@
 """几处共用的小东西：锁、整个换掉一个文件、相同与否、印一行。"""
 
+import io
 import os
+import subprocess
+import sys
 
 import numpy as np
 import pytest
 import torch
 
-from companion._common import FileLock, replacing, same, say, unknown_name, width
+from companion._common import FileLock, emit, replacing, same, say, unknown_name, width
 
 
 def test_a_lock_tells_who_holds_it_and_frees_it_twice_without_harm(tmp_path):
@@ -72,3 +75,56 @@ def test_a_wrong_name_is_answered_with_the_near_ones_or_with_all():
     known = ["row_means", "row_sums", "trace"]
     assert "相近的有：row_sums、row_means；" in unknown_name("没有它", "row_sum", known)
     assert "相近的有：row_means、row_sums、trace；" in unknown_name("没有它", "zzz", known)
+
+
+ENCODINGS = ["ascii", "latin-1", "cp1252", "gbk", "utf-8"]
+
+
+@pytest.mark.parametrize("encoding", ENCODINGS)
+def test_a_line_is_printed_in_any_encoding(encoding):
+    raw = io.BytesIO()
+    stream = io.TextIOWrapper(raw, encoding=encoding)
+    emit("✓ 第 1 轮 ━━ ◌ ✗\n", stream, flush=True)
+    assert raw.getvalue().decode(encoding).endswith("\n")
+    if encoding == "gbk":
+        assert raw.getvalue().decode("gbk") == "√ 第 1 轮 == o ×\n"
+
+
+def test_what_cannot_be_printed_ends_nothing(monkeypatch):
+    class Full(io.StringIO):
+        def write(self, text):
+            raise OSError(28, "磁盘满了")
+
+    closed = io.StringIO()
+    closed.close()
+    for stream in (Full(), closed, object()):
+        emit("一句", stream, flush=True)
+    monkeypatch.setattr("sys.stdout", None)
+    say("一句")
+
+
+JOB = """
+import sys, torch
+from torch import nn
+from torch.nn import functional as F
+from companion.run import Run
+from companion.train import fit
+
+net = nn.Linear(6, 3)
+batches = [(torch.randn(8, 6), torch.randint(3, (8,)))]
+optimizer = torch.optim.SGD(net.parameters(), lr=0.1)
+fit(net, batches, loss=F.cross_entropy, optimizer=optimizer, epochs=2, run=Run(sys.argv[1]))
+"""
+
+
+@pytest.mark.skipif(os.name == "nt", reason="没有 /dev/full 和 sh")
+@pytest.mark.parametrize("way", ["cp1252", "gbk", "ascii", ">&-", "> /dev/full"])
+def test_a_training_ends_well_on_any_console(way, tmp_path):
+    (tmp_path / "job.py").write_text(JOB, encoding="utf-8")
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    shell = way if ">" in way else ""
+    env |= {} if shell else {"PYTHONIOENCODING": way}
+    command = f'"{sys.executable}" job.py runs {shell}'
+    done = subprocess.run(command, shell=True, cwd=tmp_path, env=env, capture_output=True)
+    assert b"Traceback" not in done.stderr
+    assert len(list((tmp_path / "runs").glob("save-*"))) == 2

@@ -14,7 +14,7 @@ from typing import Literal
 
 from torch import Tensor
 
-from companion._common import unknown_name
+from companion._common import say, unknown_name
 from companion.book._names import split_name
 from companion.book.exercises._common import Wrong
 from companion.errors import ArgumentError
@@ -45,7 +45,7 @@ def check(name: str, answer: object) -> None:
     Raises:
         ArgumentError: 名字不是 ``"章.题名"`` 的样子，或没有这道题；消息里列出相近的题名。
     """
-    print(grade(name, answer).text)
+    say(grade(name, answer).text)
 
 
 def grade(name: str, answer: object) -> Verdict:

@@ -5,6 +5,7 @@ import textwrap
 from collections.abc import Callable
 from typing import Any
 
+from companion._common import emit
 from companion.errors import ArgumentError
 
 
@@ -20,7 +21,7 @@ def show_source(obj: Any) -> None:
         raise ArgumentError(
             f"应给 Python 写的函数、类或模块，实际是 {obj!r}：没有源码可印（多半用 C++ 写成）。"
         ) from error
-    print(textwrap.dedent(source).rstrip())
+    emit(textwrap.dedent(source).rstrip() + "\n")
 
 
 def error_of(fn: Callable[..., object], *args: Any, **kwargs: Any) -> str:

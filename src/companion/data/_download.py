@@ -12,7 +12,7 @@ from typing import Any
 from urllib.error import HTTPError
 from urllib.request import HTTPHandler, HTTPRedirectHandler, HTTPSHandler, Request, build_opener
 
-from companion._common import TEMPORARY, FileLock, replacing
+from companion._common import TEMPORARY, FileLock, replacing, say
 from companion.errors import ArgumentError, DownloadError
 
 Folder = str | Path | None
@@ -72,7 +72,7 @@ def store(path: Path, digest: str, make: Callable[[], bytes | bytearray]) -> Non
             if path.is_dir():
                 raise IsADirectoryError("那里已经有一个同名的文件夹")
             if not lock.acquire():
-                print(f"另一个进程正在准备 {path.name}，等它结束。")
+                say(f"另一个进程正在准备 {path.name}，等它结束。")
                 while not lock.acquire():
                     time.sleep(0.1)
             for old in path.parent.glob(f"{TEMPORARY}{path.name}-????????"):
@@ -141,7 +141,7 @@ class _Web(HTTPSHandler, HTTPHandler, HTTPRedirectHandler):
 
 
 def _from_any(urls: Sequence[str], digest: str, target: Path) -> bytearray:
-    print(f"下载 {target.name}…", flush=True)
+    say(f"下载 {target.name}…", flush=True)
     reasons = {}
     for url in [*urls, *urls]:
         try:

@@ -13,6 +13,7 @@ from contextlib import suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from companion._common import emit
 from companion.errors import ArgumentError, LaunchError
 
 _GRACE_S = 10  # 叫停之后，留给各进程存档、离开的秒数
@@ -136,7 +137,7 @@ def _echo(process: subprocess.Popen[str], said: list[tuple[int, str]], agent: li
     for line in process.stdout or ():
         if tagged := _TAG.match(line):
             said.append((int(tagged[1]), tagged[2].rstrip()))
-            print(_tagged(*said[-1]), flush=True)
+            emit(_tagged(*said[-1]) + "\n", flush=True)
         else:
             agent.append(line.rstrip())
 

@@ -19,8 +19,6 @@ from companion.errors import ArgumentError, ShapeError
 from companion.metrics import History, Mean
 from companion.repro import versions
 
-_SMALL = 256  # 不多于这么多个数的，逐轮都留着
-
 
 class Log:
     """一次运行的记录；``folder`` 是 ``None`` 时只留在内存里。"""
@@ -59,7 +57,7 @@ class Log:
         record = {n: _average([part[n] for part in everyone if n in part]) for n in names}
         record = {"epoch": epoch} | record | {"epoch": epoch}  # 排在最前，也不许改
         for older in self.history.records[-1:]:  # 大的矩阵只留最近一轮的，存档才不会越写越大
-            self.history.records[-1] = {n: v for n, v in older.items() if _count(v) <= _SMALL}
+            self.history.records[-1] = {n: v for n, v in older.items() if _count(v) <= 256}
         self.history.records.append(record)
         self._inside, self._outside, self._unwritten = {}, {}, True
 

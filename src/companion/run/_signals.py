@@ -8,6 +8,8 @@ from contextlib import suppress
 from types import FrameType
 from typing import Any
 
+from companion._common import say
+
 NAMES: dict[int, str] = {signal.SIGTERM: "SIGTERM", signal.SIGINT: "Ctrl-C"}
 
 
@@ -43,7 +45,7 @@ class Signals:
         if number == signal.SIGTERM:
             signal.raise_signal(number)
         elif number:  # 循环已经断开，人就在跟前
-            print("收到过的 Ctrl-C 没有照办：循环先断开了。要停，请再来一次。")
+            say("收到过的 Ctrl-C 没有照办：循环先断开了。要停，请再来一次。")
 
     def _receive(self, number: int, frame: FrameType | None) -> None:
         if os.getpid() != self._owner:  # 取数据的子进程是复制来的，也带着这个函数
@@ -51,10 +53,10 @@ class Signals:
                 _die(number)
         elif self.received is None:
             self.received = number
-            with suppress(RuntimeError, UnicodeError):  # 正好打断了另一个 print；印不出汉字
+            with suppress(RuntimeError):  # 正好打断了另一个 print
                 near = self._near_a_step()
                 where = "练完这一步，存好就停" if near else "这一轮收尾（验证等）之后，存好就停"
-                print(f"收到 {NAMES[number]}：{where}；再来一次，立即停。")
+                say(f"收到 {NAMES[number]}：{where}；再来一次，立即停。")
         elif number == signal.SIGINT:
             self.received = None
             raise KeyboardInterrupt

@@ -8,9 +8,10 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sized
+from contextlib import suppress
 from typing import Any, Protocol, TextIO
 
-from companion._common import numbers, width
+from companion._common import emit, numbers, width
 
 _EVERY_S = 0.1  # 两次重画至少隔这么久
 _WIDTH = 20  # 条有几格
@@ -69,13 +70,13 @@ class Progress:
         """擦掉进度条，印一行。"""
         self.clear()
         if self.shown:
-            print(text, file=self.stream, flush=self.live)
+            emit(text + "\n", self.stream, flush=self.live)
 
     def clear(self) -> None:
         """擦掉进度条；没有画过就什么也不做。"""
         if self._drawn:
             self._write("")
-            self.stream.write("\r")
+            emit("\r", self.stream)
             self._drawn = 0
 
     def _watch(
@@ -94,8 +95,7 @@ class Progress:
 
     def _write(self, text: str) -> None:
         columns = width(text)
-        self.stream.write("\r" + text + " " * (self._drawn - columns))
-        self.stream.flush()
+        emit("\r" + text + " " * (self._drawn - columns), self.stream, flush=True)
         self._drawn = columns
 
 
@@ -111,7 +111,9 @@ def _is_live(stream: TextIO) -> bool:
     if os.environ.get("COMPANION_PROGRESS") == "plain":
         return False
     notebook = type(stream).__module__.startswith("ipykernel.")
-    return notebook or stream.isatty()
+    with suppress(ValueError, AttributeError):  # 关上的流，没有 isatty 的流
+        return notebook or stream.isatty()
+    return False
 
 
 def _amount(done: int, total: int | None, pace: float) -> str:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Adam, Optimizer
 
-from companion._common import eval_mode, random_state_kept, train_mode
+from companion._common import eval_mode, random_state_kept, say, train_mode
 from companion.errors import ArgumentError, DataError
 from companion.metrics import Metric
 from companion.train._fit import fit
@@ -62,7 +62,7 @@ def overfit_one_batch(
             optimizer.step()
             losses.append(out.loss.detach())
     numbers: list[float] = torch.stack(losses).tolist()
-    print(_verdict(numbers, idle))
+    say(_verdict(numbers, idle))
     return numbers
 
 
@@ -100,12 +100,12 @@ def dry_run(
         with eval_mode(copied), torch.no_grad():
             out = make_forward(copied, loss, step, precision)(first[0])
     tested = f"{len(first)} 批训练" + ("" if judged is None else "、1 批验证")
-    print(f"试跑通过：{tested}，用的是副本，模型、优化器、随机数和加载器都没有动。")
-    print(f"  一批  {_shapes(first[0])}")
+    say(f"试跑通过：{tested}，用的是副本，模型、优化器、随机数和加载器都没有动。")
+    say(f"  一批  {_shapes(first[0])}")
     if out.values:
-        print(f"  输出  {_shapes(out.values[0])}")
+        say(f"  输出  {_shapes(out.values[0])}")
     shown = {"训练": record["train_loss"], "验证": record.get("valid_loss")}
-    print("  损失  " + "，".join(f"{k} {v:.4g}" for k, v in shown.items() if v is not None))
+    say("  损失  " + "，".join(f"{k} {v:.4g}" for k, v in shown.items() if v is not None))
     return record
 
 
