@@ -12,6 +12,7 @@ from torch.optim import Adam, Optimizer
 from companion._common import eval_mode, random_state_kept, say, train_mode
 from companion.errors import ArgumentError, DataError
 from companion.metrics import Metric
+from companion.train._checks import check_batch_norm
 from companion.train._fit import fit
 from companion.train._loss import Loss
 from companion.train._step import Record, Step, make_forward
@@ -89,6 +90,7 @@ def dry_run(
         ArgumentError, ShapeError, DtypeError, NonFiniteError: 同 ``fit``。
     """
     how: Any = {"loss": loss, "step": step, "precision": precision}
+    check_batch_norm(model, train)  # 只练头两批，看不到最后一批
     with random_state_kept():
         first = _peek(train, 2)
         judged = None if valid is None else _peek(valid, 1)

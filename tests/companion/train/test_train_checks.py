@@ -22,7 +22,7 @@ from companion.errors import CompanionError, NonFiniteError
 from companion.metrics import Accuracy, ConfusionMatrix
 from companion.optim import EMA, PerStep, one_cycle, warmup_cosine
 from companion.run import Run
-from companion.train import StepOut, evaluate, fit, train_epoch
+from companion.train import StepOut, dry_run, evaluate, fit, train_epoch
 
 X = torch.randn(40, 6, generator=torch.Generator().manual_seed(0))
 Y = torch.arange(40) % 3
@@ -143,6 +143,13 @@ def test_a_last_batch_of_one_sample_is_named_before_the_first_step_when_batch_no
         nn.Linear(12, 3),
     )
     go(image, loaders((X, Y), batch_size=13))  # 每个通道不止一个数，torch 算得了
+
+
+def test_dry_run_sees_the_last_batch_of_one_sample_too():
+    model = norm_net()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    with pytest.raises(ValueError, match="批归一化要至少两个样本"):
+        dry_run(model, train(13), loss=F.cross_entropy, optimizer=optimizer)
 
 
 class Bad(torch.autograd.Function):
