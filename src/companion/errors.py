@@ -39,6 +39,7 @@ __all__ = [
     "ShapeError",
     "check_choice",
     "check_labels",
+    "check_same_shape",
     "check_shape",
     "check_whole",
     "printable",
@@ -179,4 +180,18 @@ def check_labels(logits: Tensor, labels: Tensor) -> None:
     if labels.dtype != torch.int64:
         raise DtypeError(
             f"标签应为 torch.int64 的类别编号，实际是 {labels.dtype}。请先 labels.long()。"
+        )
+
+
+def check_same_shape(outputs: Tensor, targets: Tensor) -> None:
+    """形状相同就什么也不做；逐元素地比，形状不同会悄悄广播。
+
+    Raises:
+        ShapeError: 形状不同。
+    """
+    if targets.shape != outputs.shape:
+        raise ShapeError(
+            f"targets 的形状应与输出相同，是 {tuple(outputs.shape)}，实际是 "
+            f"{tuple(targets.shape)}。少一维用 targets[:, None]，多一维用 squeeze(1)；"
+            "不改的话，广播会两两相配，不报错却算错。"
         )

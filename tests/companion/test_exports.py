@@ -108,6 +108,7 @@ EXPORTS = {
         "ShapeError",
         "check_choice",
         "check_labels",
+        "check_same_shape",
         "check_shape",
         "check_whole",
         "printable",

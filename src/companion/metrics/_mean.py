@@ -130,7 +130,30 @@ def _counts(weights: Sequence[Any]) -> Any:
     return torch.stack([torch.as_tensor(weight, **how).sum() for weight in weights])
 
 
-class Perplexity:
+class OfMean:
+    """由一个加权平均得到的指标：存、取、合并都是它的。"""
+
+    def __init__(self) -> None:
+        self._mean = Mean()
+
+    def reset(self) -> None:
+        """忘掉全部，从头记。"""
+        self._mean.reset()
+
+    def state_dict(self) -> dict[str, Any]:
+        """那个平均的 ``state_dict``，见 ``Mean``。"""
+        return self._mean.state_dict()
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """从 ``state`` 接着记。"""
+        self._mean.load_state_dict(state)
+
+    def merge(self, states: Sequence[Mapping[str, Any]]) -> None:
+        """换成 ``states`` 合起来的：按权重加权。"""
+        self._mean.merge(states)
+
+
+class Perplexity(OfMean):
     """困惑度：每个词元平均交叉熵（自然对数）的 ``exp``；瞎猜 V 个词是 V，全猜对是 1。
 
     Args:
@@ -139,11 +162,8 @@ class Perplexity:
     """
 
     def __init__(self, ignore_index: int = -100, class_axis: int = -1) -> None:
-        self.ignore_index, self.class_axis, self._mean = ignore_index, class_axis, Mean()
-
-    def reset(self) -> None:
-        """忘掉全部，从头记。"""
-        self._mean.reset()
+        super().__init__()
+        self.ignore_index, self.class_axis = ignore_index, class_axis
 
     def update(self, outputs: Tensor, targets: Tensor) -> None:
         """记下一批。
@@ -177,15 +197,3 @@ class Perplexity:
             DataError: 一个词元都没有记。
         """
         return float(torch.tensor(self._mean.compute(), dtype=torch.float64).exp())
-
-    def state_dict(self) -> dict[str, Any]:
-        """每个词元平均损失的 ``state_dict``，见 ``Mean``。"""
-        return self._mean.state_dict()
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """从 ``state`` 接着记。"""
-        self._mean.load_state_dict(state)
-
-    def merge(self, states: Sequence[Mapping[str, Any]]) -> None:
-        """换成 ``states`` 合起来的：按词元数加权。"""
-        self._mean.merge(states)

@@ -7,19 +7,12 @@ import torch
 from torch import Tensor
 
 from companion.device import widest_float
-from companion.errors import DataError, ShapeError
-from companion.metrics._mean import Mean
+from companion.errors import DataError, check_same_shape
+from companion.metrics._mean import OfMean
 
 
-class MAE:
+class MAE(OfMean):
     """平均绝对误差：``|输出 - 目标|`` 对全部元素平均，单位与目标相同。"""
-
-    def __init__(self) -> None:
-        self._mean = Mean()
-
-    def reset(self) -> None:
-        """忘掉全部，从头记。"""
-        self._mean.reset()
 
     def update(self, outputs: Tensor, targets: Tensor) -> None:
         """记下一批；两者形状相同，浮点。
@@ -40,18 +33,6 @@ class MAE:
             DataError: 一个元素都没有记。
         """
         return self._mean.compute()
-
-    def state_dict(self) -> dict[str, Any]:
-        """``Mean`` 的 ``state_dict``。"""
-        return self._mean.state_dict()
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """从 ``state`` 接着记。"""
-        self._mean.load_state_dict(state)
-
-    def merge(self, states: Sequence[Mapping[str, Any]]) -> None:
-        """换成 ``states`` 合起来的。"""
-        self._mean.merge(states)
 
 
 class R2:
@@ -124,12 +105,3 @@ def _joined(parts: Sequence[Tensor]) -> Tensor:
         spread = whole[2] + part[2] + step**2 * whole[0] * part[0] / count
         whole = torch.stack([count, mean, spread, whole[3] + part[3]])
     return whole
-
-
-def check_same_shape(outputs: Tensor, targets: Tensor) -> None:
-    """形状相同就什么也不做；不同的，广播会悄悄两两相配。"""
-    if outputs.shape != targets.shape:
-        raise ShapeError(
-            f"targets 的形状应与输出相同，是 {tuple(outputs.shape)}，实际是 "
-            f"{tuple(targets.shape)}。少一维用 targets[:, None]，多一维用 squeeze(1)。"
-        )

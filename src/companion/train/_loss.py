@@ -15,7 +15,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from companion._common import random_state_kept
-from companion.errors import ArgumentError, ShapeError, check_labels
+from companion.distributed import unwrap
+from companion.errors import ArgumentError, check_labels, check_same_shape
 from companion.train._pure import is_stateless
 
 Loss = Callable[[Any, Any], Tensor]
@@ -82,7 +83,7 @@ def averaged(loss: Loss) -> Averaged:
         count, check = _count_samples, check_labels
     else:
         by_sample = known.function in _SAMPLES.values() or known.reduction == "batchmean"
-        count, check = _count_samples if by_sample else _count_elements, _check_elements
+        count, check = _count_samples if by_sample else _count_elements, check_same_shape
 
     def judge(outputs: Tensor, targets: Tensor) -> tuple[Tensor, int | Tensor]:
         if not (isinstance(outputs, Tensor) and isinstance(targets, Tensor)):
@@ -98,8 +99,8 @@ def _known(loss: Any) -> _Known | None:
     given: dict[str, Any] = {}
     while isinstance(loss, partial) and not loss.args:
         loss, given = loss.func, loss.keywords | given
-    loss = getattr(loss, "_orig_mod", loss)  # torch.compile 过的
     if isinstance(loss, nn.Module):
+        loss = unwrap(loss)
         hooked = loss._forward_hooks or loss._forward_pre_hooks or given
         function = None if hooked else _FUNCTIONS.get(type(loss).forward)
         given = vars(loss) | dict(loss.named_buffers())
@@ -135,15 +136,6 @@ def _check_classes(outputs: Tensor, targets: Tensor) -> None:
     """类别编号，或与得分同形状的概率。"""
     if not (targets.is_floating_point() and targets.shape == outputs.shape):
         check_labels(outputs, targets)
-
-
-def _check_elements(outputs: Tensor, targets: Tensor) -> None:
-    if targets.shape != outputs.shape:
-        raise ShapeError(
-            f"targets 的形状应与输出相同，是 {tuple(outputs.shape)}，实际是 "
-            f"{tuple(targets.shape)}。少一维用 targets[:, None]，多一维用 squeeze(1)；"
-            "不改的话，广播会两两相配，不报错却算错。"
-        )
 
 
 class _Own:

@@ -5,29 +5,14 @@ import warnings
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch import nn, zeros
-from torch.optim import SGD
 from torch.optim import lr_scheduler as torchs
 from torch.optim.lr_scheduler import LambdaLR
 
 from companion.optim import constant, one_cycle, step_decay, warmup_cosine, warmup_linear
+from tests.companion.optim.test_schedule import optimizer, rates
 
 few = settings(derandomize=True, deadline=None, database=None, max_examples=40)
 totals, warmups, fractions = st.integers(2, 150), st.integers(0, 40), st.floats(0, 1)
-
-
-def optimizer():
-    return SGD([nn.Parameter(zeros(1))], lr=1.0)
-
-
-def rates(scheduler, steps):
-    """前 ``steps`` 次更新各用的学习率。"""
-    used = []
-    for _ in range(steps):
-        used.append(scheduler.get_last_lr()[0])
-        scheduler.optimizer.step()
-        scheduler.step()
-    return used
 
 
 def warmed(after, warmup):
