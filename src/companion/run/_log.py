@@ -134,9 +134,8 @@ def json_only(config: Mapping[str, Any]) -> dict[str, Any]:
             raise ArgumentError(
                 f"config 的 {name} 应能写成 JSON，实际是 {type(value).__name__}。请换成名字或数值。"
             ) from error
-    return dict(
-        json.loads(json.dumps(dict(config), default=np.generic.item))
-    )  # 元组成了列表，与存下的一样
+    text = json.dumps(dict(config), default=np.generic.item)
+    return dict(json.loads(text))  # 元组成了列表，与存下的一样
 
 
 def _write(path: Path, text: str) -> None:

@@ -88,7 +88,7 @@ def fit(
     plan = Plan(train, epochs, max_steps, valid_every, accumulate)
     judge = _Judge(update, valid, metrics, {"loss": loss, "step": step})
     goal, means = Goal(monitor, mode, min_delta, patience), EpochMeans(metrics, finite=True)
-    _check_together(plan, judge, goal, (run, on_epoch))
+    _check_together(plan, judge, goal, run, on_epoch)
     journal = _journal(run, judge, means, plan, how | goal.config())
     bar = Progress(plan.rounds(journal.epoch, means.batches), progress and is_main())
     with _last_words(journal, bar):
@@ -123,9 +123,9 @@ class _Judge(NamedTuple):
             return _named("valid_", evaluate(self.update.model, batches, **how))
 
 
-def _check_together(plan: Plan, judge: _Judge, goal: Goal, parts: tuple[Any, ...]) -> None:
+def _check_together(plan: Plan, judge: _Judge, goal: Goal, run: Any, on_epoch: Any) -> None:
     """第一步之前就看得出的错：数据，要看的那一列，损失，给错了的对象。"""
-    check_parts(*parts)
+    check_parts(run, on_epoch)
     check_batches("train", plan.source)
     if judge.valid is not None:
         check_batches("valid", judge.valid)

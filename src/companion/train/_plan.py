@@ -83,9 +83,8 @@ class Plan:
         valid_every: int | None,
         accumulate: int,
     ) -> None:
-        _check_amount(epochs, max_steps, valid_every)
+        epochs, max_steps, valid_every = _amounts(epochs, max_steps, valid_every)
         self.source, self.accumulate = source, accumulate
-        epochs, max_steps, valid_every = map(_int, (epochs, max_steps, valid_every))
         self._given = {"epochs": epochs, "max_steps": max_steps, "valid_every": valid_every}
         self._sliced = max_steps is not None or valid_every is not None
         passes, length = epochs or 0, size(source)
@@ -130,18 +129,21 @@ class Plan:
         return {name: value for name, value in self._given.items() if value is not None}
 
 
-def _check_amount(epochs: Any, max_steps: Any, valid_every: Any) -> None:
+def _amounts(epochs: Any, max_steps: Any, valid_every: Any) -> tuple[int | None, ...]:
+    """三个数核对过，都成了 ``int``；没给的还是 ``None``。"""
     if (epochs is None) == (max_steps is None):
         given = "都没给" if epochs is None else "都给了"
         raise ArgumentError(
             f"epochs（几轮）和 max_steps（几次更新）应给且只给一个，实际{given}。"
             "没有尽头的数据用 max_steps=，再用 valid_every= 说几次更新算一轮。"
         )
-    for name, value in {"epochs": epochs, "max_steps": max_steps}.items():
-        if value is not None:
-            check_whole(name, value, hint="只想评估请调用 evaluate()。")
-    if valid_every is not None:
-        check_whole("valid_every", valid_every, hint="每走一遍验证一次的，不用给。")
+    hints = {"epochs": "只想评估请调用 evaluate()。", "max_steps": "只想评估请调用 evaluate()。"}
+    hints["valid_every"] = "每走一遍验证一次的，不用给。"
+    given_numbers = (epochs, max_steps, valid_every)
+    return tuple(
+        None if value is None else check_whole(name, value, hint=hint)
+        for (name, hint), value in zip(hints.items(), given_numbers, strict=True)
+    )
 
 
 def _no_length(valid_every: int | None) -> None:
@@ -151,10 +153,6 @@ def _no_length(valid_every: int | None) -> None:
             "请改用 max_steps=。"
         )
     say("train 说不出一遍有几批：要是没有尽头，第 1 轮就不会结束，请改用 max_steps=。")
-
-
-def _int(value: int | None) -> int | None:
-    return None if value is None else int(value)
 
 
 def _windows(batches: int, accumulate: int) -> int:
