@@ -3,6 +3,7 @@
 from dataclasses import asdict
 
 from companion import __book__, __version__
+from companion._common import emit
 from companion.repro import environment
 
 __all__ = ["report"]
@@ -17,4 +18,4 @@ def report() -> str:
 
 
 if __name__ == "__main__":
-    print(report())
+    emit(report() + "\n")

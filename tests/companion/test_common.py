@@ -128,3 +128,11 @@ def test_a_training_ends_well_on_any_console(way, tmp_path):
     done = subprocess.run(command, shell=True, cwd=tmp_path, env=env, capture_output=True)
     assert b"Traceback" not in done.stderr
     assert len(list((tmp_path / "runs").glob("save-*"))) == 2
+
+
+@pytest.mark.parametrize("encoding", ENCODINGS)
+def test_the_report_is_printed_in_any_encoding(encoding):
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "PYTHONIOENCODING": encoding}
+    done = subprocess.run([sys.executable, "-m", "companion"], env=env, capture_output=True)
+    assert done.returncode == 0, done.stderr
+    assert b"torch" in done.stdout

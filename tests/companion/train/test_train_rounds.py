@@ -14,7 +14,7 @@ from companion.errors import ArgumentError, CompanionError, DataError
 from companion.metrics import AUC, Accuracy
 from companion.optim import PerStep
 from companion.run import Run
-from companion.train import fit
+from companion.train import StepOut, fit
 
 X = torch.randn(40, 6, generator=torch.Generator().manual_seed(0))
 Y = torch.arange(40) % 3
@@ -104,8 +104,6 @@ def test_an_endless_stream_goes_on_where_the_last_round_stopped():
     seen = []
 
     def step(model, batch):
-        from companion.train import StepOut
-
         seen.append(batch[0][0, 0].item())
         return StepOut(F.cross_entropy(model(batch[0]), batch[1]), 10)
 
@@ -150,8 +148,6 @@ def test_a_run_by_steps_broken_at_any_step_ends_with_the_same_bits(tmp_path, sto
             return loss(outputs, targets)
 
     def step(model, batch):
-        from companion.train import StepOut
-
         out = model(batch[0])
         return StepOut(loss(out, batch[1]), len(batch[1]), (out, batch[1]))
 
