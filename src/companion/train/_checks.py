@@ -200,7 +200,8 @@ def check_batch_norm(model: nn.Module, train: Any) -> None:
 
 def _last_batch(train: Any) -> int | None:
     """最后一批有几个样本；说不出来是 ``None``。"""
-    sampler = getattr(train, "batch_sampler", None) or getattr(train, "sampler", None)
+    samplers = [getattr(train, name, None) for name in ("batch_sampler", "sampler")]
+    sampler = next((x for x in samplers if x is not None), None)  # 问真假会去数长度，它未必有
     samples = getattr(sampler, "n", None)
     if samples is None and isinstance(train, DataLoader):
         samples = size(train.sampler)

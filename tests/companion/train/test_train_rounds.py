@@ -111,6 +111,31 @@ def test_an_endless_stream_goes_on_where_the_last_round_stopped():
     assert seen == [x[0, 0].item() for x, _ in itertools.islice(iter(Stream()), 7)]
 
 
+class Samples(IterableDataset):
+    def __iter__(self):
+        return iter(zip(X, Y, strict=True))
+
+
+class Unsized:
+    """没有长度的采样器。"""
+
+    def __iter__(self):
+        return iter(range(len(X)))
+
+
+@pytest.mark.parametrize(
+    "loader",
+    [
+        lambda: DataLoader(Samples(), batch_size=10),
+        lambda: DataLoader(TensorDataset(X, Y), batch_size=10, sampler=Unsized()),
+    ],
+)
+def test_a_loader_that_cannot_say_its_length_trains_like_one_that_can(loader):
+    sized = DataLoader(TensorDataset(X, Y), batch_size=10)
+    for rounds in ({"epochs": 2}, {"max_steps": 6}):
+        assert torch.equal(weights(go(loader(), **rounds)[1]), weights(go(sized, **rounds)[1]))
+
+
 def test_an_endless_stream_without_a_number_of_steps_is_told_what_to_give(capsys):
     def stop(*_):
         raise KeyboardInterrupt
