@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import hashlib
 import os
+from importlib import import_module
 from pathlib import Path
 
 from sphinx.application import Sphinx
 from sphinx.config import Config
 
-from . import api, benches, chapters, facts, folds, katex, notebooks, page, prose, search, shipped
-from . import widgets as shared_widgets
+from . import notebooks
 
 SITE = Path(__file__).resolve().parents[1]
-PARTS = (api, benches, katex, chapters, prose, folds, facts, notebooks, page, shared_widgets)
-PARTS += (search, shipped)
+PARTS = ("anchors", "api", "benches", "katex", "chapters", "prose", "folds", "facts", "notebooks")
+PARTS += ("page", "widgets", "search", "shipped")
 
 
 def digest(srcdir: str | Path) -> str:
@@ -42,5 +42,5 @@ def setup(app: Sphinx) -> dict[str, object]:
     app.add_config_value("comments_config", {}, "")  # Jupyter Book 总会给它一个值
     app.connect("config-inited", configure, priority=400)
     for part in PARTS:
-        part.setup(app)
+        import_module(f"{__name__}.{part}").setup(app)
     return {"parallel_read_safe": True, "parallel_write_safe": False}

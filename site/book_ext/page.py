@@ -1,4 +1,4 @@
-"""每一页写出前的修整：只留要用的脚本与样式，定下安全策略，补上章首、本页目录与惰性图片。"""
+"""每一页写出前的修整：只留要用的脚本与样式，定下安全策略，补上章首、本页目录与图片的宽高。"""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from sphinx.application import Sphinx
 from . import katex
 from .chapters import chapter_number
 from .facts import eyebrow, facts_bar, is_placeholder
+from .images import sized
 
 THEME = Path(__file__).resolve().parents[1] / "templates" / "theme.js"
 H1 = re.compile(r"<h1>.*?</h1>", re.S)
@@ -26,7 +27,6 @@ TRACE_HEAD = r'<span class="gt">-{20,}</span>\n.*?Traceback \(most recent call l
 SIGNATURE = re.compile(r'<dl>\s*((?:<dd><em class="sig-param".*?</dd>\s*)+)</dl>', re.S)
 REPLACED = (
     (re.compile(TRACE_HEAD), ""),  # 横线与重复的错误名，手机上占两行
-    (re.compile(r"<img (?![^>]*loading=)"), '<img loading="lazy" decoding="async" '),
     (re.compile(r'(class="headerlink" href="[^"]*") title="[^"]*"'), r'\1 aria-label="此处的链接"'),
     (re.compile(r"<table (?=[^>]*class=)"), '<div class="table-box"><table '),
     (re.compile(r"</table>"), "</table></div>"),
@@ -86,7 +86,7 @@ def hide_address(context: dict[str, Any], base: str) -> None:
 
 
 def tidy_body(body: str) -> str:
-    """正文 HTML：图片惰性加载，宽表装进可滚动的框，标题链接有中文名。"""
+    """正文 HTML：宽表装进可滚动的框，标题链接有中文名。"""
     for pattern, new in REPLACED:
         body = pattern.sub(new, body)
     return SIGNATURE.sub(signature_lines, body)
@@ -118,7 +118,7 @@ def on_page(
         hide_address(context, base or "http")
     if doctree is None:
         return
-    body = tidy_body(context["body"])
+    body = sized(app, tidy_body(context["body"]))
     if chapter_number(pagename) is not None:
         bar = facts_bar(app, pagename, context["content_root"])
         body = H1.sub(lambda m: f"{eyebrow(pagename)}{m[0]}{bar}", body, count=1)

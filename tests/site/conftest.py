@@ -104,9 +104,14 @@ class Visitor:
 
     @contextmanager
     def open(
-        self, name: str, *, scheme: str = "light", size: tuple[int, int] = DESKTOP
+        self,
+        name: str,
+        *,
+        scheme: str = "light",
+        size: tuple[int, int] = DESKTOP,
+        anchor: str = "",
     ) -> Iterator[tuple[Page, Log]]:
-        """打开 ``name``（如 ``chapters/01_tensors``），给出页面与它的记录。"""
+        """打开 ``name``（如 ``chapters/01_tensors``）里的 ``anchor``，给出页面与它的记录。"""
         context = self.browser.new_context(
             viewport={"width": size[0], "height": size[1]},
             color_scheme=scheme,  # type: ignore[arg-type]
@@ -115,7 +120,7 @@ class Visitor:
         )
         page, log = context.new_page(), Log()
         self._watch(page, log)
-        page.goto(f"{self.base}{name}.html", wait_until="networkidle")
+        page.goto(f"{self.base}{name}.html{anchor and '#' + anchor}", wait_until="networkidle")
         try:
             yield page, log
         finally:

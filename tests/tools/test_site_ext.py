@@ -6,8 +6,12 @@ import base64
 import hashlib
 import importlib
 import json
+import re
+import struct
+import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -170,9 +174,48 @@ def test_page_toc_drops_the_page_title():
     assert part("page").page_toc('<ul>\n<li><a href="#">张量</a></li>\n</ul>\n') == ""
 
 
-def test_tidy_body_makes_images_lazy_and_wide_tables_scroll():
+def test_an_image_says_its_size_before_it_is_there(tmp_path: Path):
+    images = part("images")
+    (tmp_path / "a.png").write_bytes(images.PNG + struct.pack(">I4sII", 13, b"IHDR", 550, 370))
+    builder = SimpleNamespace(images={"a.png": "b.png"})
+    app = SimpleNamespace(srcdir=tmp_path, builder=builder)
+    found = images.sized(app, '<img alt="图" src="../_images/b.png" /><img src="data:x" width="1">')
+    assert f'width="{550 // images.SHARP}" height="{370 // images.SHARP}"' in found
+    assert found.count("loading=") == 1
+    (tmp_path / "a.png").write_bytes(b"GIF89a" + bytes(30))
+    with pytest.raises(ValueError, match=r"a\.png"):
+        images.sized(app, '<img alt="图" src="_images/b.png">')
+
+
+def test_a_heading_without_a_label_is_known_by_its_words():
+    slug = part("anchors").slug
+    assert slug("不报错的错", ()) == "不报错的错"
+    assert slug("后三行：清零、求导", ()) == "后三行-清零-求导"
+    assert slug("`zero_grad`", {"zero-grad", "zero-grad-2"}) == "zero-grad-3"
+    assert slug("？", ()) == "section"
+
+
+def test_a_heading_keeps_its_label_and_loses_its_number(tmp_path: Path):
+    (tmp_path / "a.md").write_text(
+        "(label)=\n# 甲\n\n## 乙\n\n见 [乙](#乙)、{ref}`label`\n\n## 乙\n", encoding="utf-8"
+    )
+    (tmp_path / "conf.py").write_text(
+        "import sys\n"
+        f"sys.path.insert(0, {str(ROOT / 'site')!r})\n"
+        "extensions = ['myst_parser', 'book_ext.anchors']\n"
+        "root_doc, myst_heading_anchors = 'a', 2\n",
+        encoding="utf-8",
+    )
+    command = [sys.executable, "-m", "sphinx", "-q", "-W", "-b", "html", tmp_path, tmp_path / "out"]
+    subprocess.run(command, check=True)
+    html = (tmp_path / "out" / "a.html").read_text(encoding="utf-8")
+    assert re.findall(r'<section id="([^"]+)"', html) == ["label", "乙", "乙-2"]
+    assert 'href="#乙"' in html or 'href="#%E4%B9%99"' in html
+    assert 'id="id' not in html
+
+
+def test_tidy_body_makes_wide_tables_scroll():
     tidy = part("page").tidy_body
-    assert 'loading="lazy"' in tidy('<img src="a.png" alt="图">')
     assert tidy('<table class="docutils"></table>').startswith('<div class="table-box">')
     trace = (
         '<span class="gt">' + "-" * 75 + "</span>\nValueError  Traceback (most recent call last)\nx"
