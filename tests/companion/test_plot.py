@@ -1,4 +1,4 @@
-"""图：不弹警告、字号够大、文件够小，形状不对时说中文。"""
+"""图：不弹警告、字号够大、文件够小，形状不对时说中文；没人看见、缺了字，都说一声。"""
 
 import io
 
@@ -7,9 +7,12 @@ import numpy as np
 import pytest
 import torch
 
+from companion import plot
 from companion.errors import ShapeError
 from companion.plot import bars, confusion, curves, heatmap, image_grid, use_chinese_font
 
+FontBuilder = pytest.importorskip("fontTools.fontBuilder").FontBuilder
+TTGlyphPen = pytest.importorskip("fontTools.pens.ttGlyphPen").TTGlyphPen
 matplotlib.use("Agg")
 pyplot = pytest.importorskip("matplotlib.pyplot")
 FONT = "Companion Sans SC"
@@ -30,7 +33,9 @@ DRAWINGS = {
 
 
 @pytest.fixture(autouse=True)
-def fresh_style():
+def fresh_style(monkeypatch):
+    monkeypatch.setattr(plot, "INSTALLED", ())  # 这台机器上装了什么字体，不影响测试
+    monkeypatch.setattr(plot, "_told", set())
     with matplotlib.rc_context():
         matplotlib.rcdefaults()
         yield
@@ -151,3 +156,70 @@ def test_wrong_shape_is_refused_in_chinese_before_anything_is_drawn(draw, messag
     with pytest.raises(ShapeError, match=message):
         draw()
     assert pyplot.get_fignums() == []
+
+
+# —— 字体里没有的字
+
+
+@pytest.fixture
+def small_font(tmp_path):
+    """一种只有「龘」的中文字体，像是系统里装着的。"""
+    builder = FontBuilder(1000, isTTF=True)
+    builder.setupGlyphOrder([".notdef", "dragons"])
+    builder.setupCharacterMap({ord("龘"): "dragons"})
+    pen = TTGlyphPen(None)
+    for i, point in enumerate([(0, 0), (0, 900), (900, 900)]):
+        pen.lineTo(point) if i else pen.moveTo(point)
+    pen.closePath()
+    builder.setupGlyf({".notdef": pen.glyph(), "dragons": pen.glyph()})
+    builder.setupHorizontalMetrics({".notdef": (1000, 0), "dragons": (1000, 0)})
+    builder.setupHorizontalHeader(ascent=900)
+    builder.setupNameTable({"familyName": "SimHei", "styleName": "Regular"})
+    builder.setupOS2()
+    builder.setupPost()
+    builder.save(tmp_path / "small.ttf")
+    manager = matplotlib.font_manager.fontManager
+    before = list(manager.ttflist)
+    manager.addfont(tmp_path / "small.ttf")
+    yield
+    manager.ttflist[:] = before
+
+
+def save_all():
+    for number in pyplot.get_fignums():
+        pyplot.figure(number).savefig(io.BytesIO(), bbox_inches="tight")
+
+
+def test_characters_without_a_glyph_are_named_once_in_one_chinese_line(capsys):
+    curves({"龘𠮷": [1, 2], "深圳": [2, 1]}, "靐", "损失")
+    save_all()
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "画成了方框：靐 龘 𠮷。请换个写法" in line
+    save_all()
+    heatmap(DIGITS[0], xlabel="龘齉")
+    save_all()
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "：齉。" in line
+
+
+def test_a_figure_of_the_users_own_is_told_of_too(capsys):
+    use_chinese_font()
+    pyplot.title("龘")
+    save_all()
+    assert "：龘。" in capsys.readouterr().err
+
+
+def test_an_installed_chinese_font_supplies_what_ours_lacks(small_font, monkeypatch, capsys):
+    monkeypatch.setattr(plot, "INSTALLED", ("Not Here", "SimHei", "DejaVu Serif"))
+    curves({"龘": [1, 2], "深圳": [2, 1]}, "轮", "损失")
+    assert matplotlib.rcParams["font.family"] == [FONT, "DejaVu Sans", "SimHei"]
+    save_all()
+    assert capsys.readouterr().err == ""
+
+
+def test_a_figure_in_another_font_is_left_to_matplotlib(capsys):
+    use_chinese_font()
+    pyplot.title("深", fontfamily="DejaVu Sans")
+    with pytest.warns(UserWarning, match="Glyph 28145 .* missing from font"):
+        save_all()
+    assert capsys.readouterr().err == ""

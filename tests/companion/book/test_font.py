@@ -10,6 +10,7 @@ import pytest
 from fontTools.pens.boundsPen import BoundsPen
 from fontTools.ttLib import TTFont
 
+from companion import plot
 from companion.plot import FONT, use_chinese_font
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -87,7 +88,9 @@ def test_font_has_every_han_character_of_the_book(covered):
     assert not missing, "书里有字体没收的字：请添进 make_font.py 的 SPARE，再运行它"
 
 
-def test_every_character_of_the_book_is_drawn_without_a_missing_glyph():
+def test_every_character_of_the_book_is_drawn_without_a_missing_glyph(capsys, monkeypatch):
+    monkeypatch.setattr(plot, "INSTALLED", ())
+    monkeypatch.setattr(plot, "_told", set())
     pyplot = pytest.importorskip("matplotlib.pyplot")
     text = "".join(sorted(c for c in make_font.book_characters() if c.isprintable()))
     assert len(text) > 300
@@ -97,6 +100,10 @@ def test_every_character_of_the_book_is_drawn_without_a_missing_glyph():
         figure = pyplot.figure(figsize=(8, 0.3 * len(lines)))
         figure.text(0, 0, "\n".join(lines), parse_math=False)
         figure.savefig(io.BytesIO())
+        assert capsys.readouterr().err == ""
+        figure.text(0, 0, "龘")
+        figure.savefig(io.BytesIO())
+        assert "龘" in capsys.readouterr().err
         pyplot.close(figure)
 
 
