@@ -1,11 +1,13 @@
 """本书的图：中文字体和几种固定画法；全库只有这里引入 matplotlib。
 
-每个函数画一张图，返回 None：笔记本会在单元末尾自动显示它。图是白底，放在暗色页面上也读得清；颜色取自 Okabe–Ito 色表，色觉异常的人也
+每个函数画一张图，返回 None：笔记本会在单元末尾自动显示它；脚本里请在最后写 ``plt.show()``，或者
+``plt.savefig("图.png")``。图是白底，放在暗色页面上也读得清；颜色取自 Okabe–Ito 色表，色觉异常的人也
 分得开。字号照手机屏幕定，图里的字不小于 11 磅。
 """
 
 from __future__ import annotations
 
+import atexit
 import sys
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from functools import cache
@@ -13,6 +15,7 @@ from importlib import import_module
 from math import ceil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from weakref import WeakSet
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,6 +26,7 @@ from companion.errors import ShapeError, check_choice
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 __all__ = [
     "bars",
@@ -45,6 +49,7 @@ INSTALLED = (  # 系统里可能有的：Windows，macOS，Linux（各家打包�
     *("Noto Sans CJK SC", "Noto Sans CJK JP", "Noto Sans SC", "Source Han Sans SC"),
     *("WenQuanYi Micro Hei", "WenQuanYi Zen Hei"),
 )
+WINDOWLESS = {"agg", "cairo", "pdf", "pgf", "ps", "svg", "template"}  # 开不了窗口的后端
 LINES = ["-", "--", "-.", ":"]
 WORDS = {"train": "训练", "valid": "验证", "loss": "损失", "accuracy": "准确率"}
 
@@ -253,8 +258,35 @@ def _subplots(rows: int, columns: int, size: tuple[float, float] | None = None) 
 
     if FAMILY not in matplotlib.rcParams["font.family"]:
         use_chinese_font()
-    _, axes = pyplot.subplots(rows, columns, figsize=size, squeeze=False)
+    figure, axes = pyplot.subplots(rows, columns, figsize=size, squeeze=False)
+    if not (matplotlib.is_interactive() or {"pytest", "sphinx"} & sys.modules.keys()):
+        _remind_to_look(figure)
     return list(axes.flat)
+
+
+_unseen: WeakSet[Figure] = WeakSet()  # 画好了，还没有显示，也没有存
+
+
+def _remind_to_look(figure: Figure) -> None:
+    """脚本里的图不会自己出来：要是到退出时还没有人看，就说一句；一行行敲的，当场就说。"""
+    _unseen.add(figure)
+    figure.canvas.mpl_connect("draw_event", lambda event: _unseen.discard(event.canvas.figure))
+    if hasattr(sys, "ps1"):
+        _remind()
+    atexit.register(_remind)
+
+
+@cache
+def _remind() -> None:
+    from matplotlib import pyplot
+
+    if not any(pyplot.fignum_exists(getattr(figure, "number", 0)) for figure in _unseen):
+        return
+    backend, save = pyplot.get_backend(), 'plt.savefig("图.png")'
+    if backend.lower() in WINDOWLESS:
+        say(f"图画好了，还没有存：这里开不了窗口（后端是 {backend}），请写 {save}。", sys.stderr)
+    else:
+        say(f"图画好了，还没有显示：请在最后写 plt.show()，或者 {save}。", sys.stderr)
 
 
 @cache

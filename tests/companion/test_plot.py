@@ -1,6 +1,9 @@
 """图：不弹警告、字号够大、文件够小，形状不对时说中文；没人看见、缺了字，都说一声。"""
 
 import io
+import os
+import subprocess
+import sys
 
 import matplotlib
 import numpy as np
@@ -223,3 +226,78 @@ def test_a_figure_in_another_font_is_left_to_matplotlib(capsys):
     with pytest.warns(UserWarning, match="Glyph 28145 .* missing from font"):
         save_all()
     assert capsys.readouterr().err == ""
+
+
+# —— 没有人看见的图
+
+
+@pytest.fixture
+def at_exit(monkeypatch):
+    """在脚本里：返回的函数就是退出。"""
+    registered = []
+    monkeypatch.setattr(plot.atexit, "register", registered.append)
+    plot._remind.cache_clear()
+    plot._unseen.clear()
+    monkeypatch.delitem(sys.modules, "pytest")
+    yield lambda: [remind() for remind in registered]
+    plot._remind.cache_clear()
+
+
+def test_figures_that_nobody_has_seen_are_told_of_once_at_exit(at_exit, capsys):
+    for draw in DRAWINGS.values():
+        draw()
+    assert capsys.readouterr() == ("", "")
+    at_exit()
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err == '图画好了，还没有存：这里开不了窗口（后端是 Agg），请写 plt.savefig("图.png")。\n'
+
+
+def test_a_backend_with_windows_is_told_to_show(at_exit, capsys, monkeypatch):
+    DRAWINGS["curves"]()
+    monkeypatch.setattr(pyplot, "get_backend", lambda: "qtagg")
+    at_exit()
+    assert "还没有显示：请在最后写 plt.show()" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "look", [save_all, lambda: figure().canvas.draw(), lambda: pyplot.close("all")]
+)
+def test_a_figure_saved_shown_or_closed_is_not_told_of(look, at_exit, capsys):
+    DRAWINGS["curves"]()
+    look()
+    at_exit()
+    assert capsys.readouterr() == ("", "")
+
+
+def test_whoever_types_line_by_line_is_told_at_once_and_once(at_exit, capsys, monkeypatch):
+    monkeypatch.setattr(sys, "ps1", ">>> ", raising=False)
+    DRAWINGS["curves"]()
+    assert capsys.readouterr().err.count("图画好了") == 1
+    DRAWINGS["bars"]()
+    at_exit()
+    assert capsys.readouterr().err == ""
+
+
+def test_where_figures_show_themselves_nothing_is_said(at_exit, capsys):
+    matplotlib.interactive(True)  # 笔记本的后端都会打开它
+    DRAWINGS["curves"]()
+    at_exit()
+    assert capsys.readouterr() == ("", "")
+
+
+def test_under_pytest_nothing_is_said(at_exit, capsys, monkeypatch):
+    monkeypatch.setitem(sys.modules, "pytest", pytest)
+    DRAWINGS["curves"]()
+    at_exit()
+    assert capsys.readouterr() == ("", "")
+
+
+def test_a_script_says_it_as_its_last_line(tmp_path):
+    code = "from companion.plot import curves; curves({'a': [1]}, 'x', 'y'); print('完')"
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "PYTHONIOENCODING": "utf-8"}
+    env["MPLBACKEND"] = "agg"
+    command = [sys.executable, "-W", "error", "-c", code]
+    done = subprocess.run(command, env=env, capture_output=True, encoding="utf-8", check=True)
+    assert done.stdout == "完\n"
+    assert done.stderr.startswith("图画好了") and done.stderr.count("\n") == 1
