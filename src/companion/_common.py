@@ -24,6 +24,7 @@ from companion.repro import random_state, restore_random_state
 TEMPORARY = ".tmp-"  # 没写完的文件和目录，名字这样开头
 
 _BUSY = {errno.EACCES, errno.EAGAIN, errno.EDEADLK}
+_PIPE_GONE = {errno.EPIPE, errno.EINVAL}  # 后者是 Windows 的
 _NO_DIRECTORY_SYNC = {errno.EINVAL, errno.ENOTSUP}  # 有些网络文件系统不会给目录 fsync
 _ASCII_MARKS = str.maketrans({"✓": "√", "✗": "×", "◌": "o", "━": "=", "─": "-", "…": "..."})
 _NO_LINK = getattr(os, "O_NOFOLLOW", 0)
@@ -60,10 +61,22 @@ def emit(text: str, file: Any = None, *, flush: bool = False) -> None:
     """
     stream = sys.stdout if file is None else file
     encoding = getattr(stream, "encoding", None) or "utf-8"
-    with suppress(OSError, ValueError, AttributeError):  # 关上的流是 ValueError，None 是后者
+    ours = stream is sys.__stdout__
+    try:
         stream.write(_encodable(text, encoding))
-        if flush:
+        if flush or ours:  # 不等攒够一块：日志里马上看得到，管道断了马上知道
             stream.flush()
+    except OSError as error:
+        if ours and error.errno in _PIPE_GONE:
+            _write_nowhere(stream.fileno())
+    except (ValueError, AttributeError):  # 关上的流是前者，None 是后者
+        pass
+
+
+def _write_nowhere(descriptor: int) -> None:
+    """读的人走了（``| head -1``）：剩下的不要了；不然退出时 Python 还要再写一次，再报一次错。"""
+    with suppress(OSError), Path(os.devnull).open("wb") as nowhere:
+        os.dup2(nowhere.fileno(), descriptor)
 
 
 def _encodable(text: str, encoding: str) -> str:

@@ -1,24 +1,32 @@
 """本书的图：中文字体和几种固定画法；全库只有这里引入 matplotlib。
 
-每个函数画一张图，返回 None：笔记本会在单元末尾自动显示它。图是白底，放在暗色页面上也读得清；
-颜色取自 Okabe–Ito 色表，色觉异常的人也分得开。字号照手机屏幕定，图里的字不小于 11 磅。
+每个函数画一张图，返回 None：笔记本会在单元末尾自动显示它；脚本里请在最后写 ``plt.show()``，或者
+``plt.savefig("图.png")``。图是白底，放在暗色页面上也读得清；颜色取自 Okabe–Ito 色表，色觉异常的人也
+分得开。字号照手机屏幕定，图里的字不小于 11 磅。
 """
 
 from __future__ import annotations
 
+import atexit
+import sys
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from functools import cache
+from importlib import import_module
 from math import ceil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from weakref import WeakSet
 
 import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
+from companion._common import say
 from companion.errors import ShapeError, check_choice
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 __all__ = [
     "bars",
@@ -36,6 +44,12 @@ Array = NDArray[Any]
 FONT = Path(__file__).parent / "book" / "_fonts" / "CompanionSansSC.otf"
 FAMILY = "Companion Sans SC"
 STYLE = FONT.with_name("book.mplstyle")
+INSTALLED = (  # 系统里可能有的：Windows，macOS，Linux（各家打包的名字不一）
+    *("Microsoft YaHei", "SimHei", "PingFang SC", "Heiti SC", "Heiti TC", "Hiragino Sans GB"),
+    *("Noto Sans CJK SC", "Noto Sans CJK JP", "Noto Sans SC", "Source Han Sans SC"),
+    *("WenQuanYi Micro Hei", "WenQuanYi Zen Hei"),
+)
+WINDOWLESS = {"agg", "cairo", "pdf", "pgf", "ps", "svg", "template"}  # 开不了窗口的后端
 LINES = ["-", "--", "-.", ":"]
 WORDS = {"train": "训练", "valid": "验证", "loss": "损失", "accuracy": "准确率"}
 
@@ -43,13 +57,17 @@ WORDS = {"train": "训练", "valid": "验证", "loss": "损失", "accuracy": "�
 def use_chinese_font() -> None:
     """之后画的图都能显示中文，字号、配色和白底也统一成本书的样子。
 
-    字体随包带着，不用安装，也不联网；它没有的字，逐个去 DejaVu Sans 里找。
+    字体随包带着，不用安装，也不联网。它没有的字，逐个去 DejaVu Sans 和系统里的中文字体中找；哪里都
+    没有的，画图时说出是哪些字。
     """
-    from matplotlib import font_manager, style
+    from matplotlib import font_manager, rcParams, style
 
-    if FAMILY not in font_manager.fontManager.get_font_names():
+    known = font_manager.fontManager.get_font_names()
+    if FAMILY not in known:
         font_manager.fontManager.addfont(FONT)
     style.use(STYLE)
+    rcParams["font.family"] += [name for name in INSTALLED if name in known][:1]
+    _tell_of_boxes()
 
 
 def curves(
@@ -240,8 +258,73 @@ def _subplots(rows: int, columns: int, size: tuple[float, float] | None = None) 
 
     if FAMILY not in matplotlib.rcParams["font.family"]:
         use_chinese_font()
-    _, axes = pyplot.subplots(rows, columns, figsize=size, squeeze=False)
+    figure, axes = pyplot.subplots(rows, columns, figsize=size, squeeze=False)
+    if not (matplotlib.is_interactive() or {"pytest", "sphinx"} & sys.modules.keys()):
+        _remind_to_look(figure)
     return list(axes.flat)
+
+
+_unseen: WeakSet[Figure] = WeakSet()  # 画好了，还没有显示，也没有存
+
+
+def _remind_to_look(figure: Figure) -> None:
+    """脚本里的图不会自己出来：要是到退出时还没有人看，就说一句；一行行敲的，当场就说。"""
+    _unseen.add(figure)
+    figure.canvas.mpl_connect("draw_event", lambda event: _unseen.discard(event.canvas.figure))
+    if hasattr(sys, "ps1"):
+        _remind()
+    atexit.register(_remind)
+
+
+@cache
+def _remind() -> None:
+    from matplotlib import pyplot
+
+    if not any(pyplot.fignum_exists(getattr(figure, "number", 0)) for figure in _unseen):
+        return
+    backend, save = pyplot.get_backend(), 'plt.savefig("图.png")'
+    if backend.lower() in WINDOWLESS:
+        say(f"图画好了，还没有存：这里开不了窗口（后端是 {backend}），请写 {save}。", sys.stderr)
+    else:
+        say(f"图画好了，还没有显示：请在最后写 plt.show()，或者 {save}。", sys.stderr)
+
+
+@cache
+def _tell_of_boxes() -> None:
+    """字体里没有的字，matplotlib 逐个用英文警告；换成一行中文。它没有公开的办法，改名了就照旧。"""
+    helpers: Any = import_module("matplotlib._text_helpers")
+    warn = getattr(helpers, "warn_on_missing_glyph", None)
+
+    def tell(code: int, fonts: str) -> None:
+        if FAMILY in fonts:
+            _tell_missing(chr(code))
+        elif warn is not None:
+            warn(code, fonts)
+
+    helpers.warn_on_missing_glyph = tell
+
+
+_told: set[str] = set()
+
+
+def _tell_missing(char: str) -> None:
+    """这个字，连同开着的各张图里别的没有的字，一行说完；说过的不再说。"""
+    from matplotlib import _pylab_helpers, font_manager, rcParams, text
+
+    if char in _told:
+        return
+    paths = [font_manager.findfont(name) for name in rcParams["font.family"]]
+    known = set().union(*(font_manager.get_font(path).get_charmap() for path in paths))
+    figures = [manager.canvas.figure for manager in _pylab_helpers.Gcf.get_all_fig_managers()]
+    written = {c for f in figures for t in f.findobj(text.Text) for c in t.get_text()}
+    missing = {char} | {c for c in written if c.isprintable() and ord(c) not in known} - _told
+    _told.update(missing)
+    say(
+        f"图里的这些字，字体里没有，画成了方框：{' '.join(sorted(missing))}。请换个写法，"
+        "或装一种中文字体（Windows 和 macOS 自带，Linux 装 Noto Sans CJK 或文泉驿），"
+        "再删掉 matplotlib.get_cachedir() 里的字体缓存。",
+        sys.stderr,
+    )
 
 
 def _numpy(values: Numbers) -> Array:

@@ -130,6 +130,26 @@ def test_a_training_ends_well_on_any_console(way, tmp_path):
     assert len(list((tmp_path / "runs").glob("save-*"))) == 2
 
 
+@pytest.mark.skipif(os.name == "nt", reason="没有 head")
+@pytest.mark.parametrize(("reader", "lines"), [("true", 3), ("head -1", 3000)])
+def test_a_reader_that_leaves_ends_nothing_and_is_no_error_at_exit(reader, lines):
+    code = f"""
+import sys, time
+from companion._common import say
+for i in range({lines}):
+    say(f"第 {{i}} 轮，还有好些字")
+    time.sleep(0.5 * (i == 0))  # 等读的人走
+print("练完", file=sys.stderr)
+"""
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "PYTHONIOENCODING": "utf-8"}
+    env.pop("PYTHONUNBUFFERED", None)
+    with subprocess.Popen([sys.executable, "-c", code], env=env, stdout=-1, stderr=-1) as job:
+        subprocess.run(reader, shell=True, stdin=job.stdout, stdout=subprocess.DEVNULL, check=True)
+        job.stdout.close()
+        assert job.stderr.read().decode() == "练完\n"
+    assert job.returncode == 0
+
+
 @pytest.mark.parametrize("encoding", ENCODINGS)
 def test_the_report_is_printed_in_any_encoding(encoding):
     env = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "PYTHONIOENCODING": encoding}

@@ -1,15 +1,21 @@
-"""图：不弹警告、字号够大、文件够小，形状不对时说中文。"""
+"""图：不弹警告、字号够大、文件够小，形状不对时说中文；没人看见、缺了字，都说一声。"""
 
 import io
+import os
+import subprocess
+import sys
 
 import matplotlib
 import numpy as np
 import pytest
 import torch
 
+from companion import plot
 from companion.errors import ShapeError
 from companion.plot import bars, confusion, curves, heatmap, image_grid, use_chinese_font
 
+FontBuilder = pytest.importorskip("fontTools.fontBuilder").FontBuilder
+TTGlyphPen = pytest.importorskip("fontTools.pens.ttGlyphPen").TTGlyphPen
 matplotlib.use("Agg")
 pyplot = pytest.importorskip("matplotlib.pyplot")
 FONT = "Companion Sans SC"
@@ -30,7 +36,9 @@ DRAWINGS = {
 
 
 @pytest.fixture(autouse=True)
-def fresh_style():
+def fresh_style(monkeypatch):
+    monkeypatch.setattr(plot, "INSTALLED", ())  # 这台机器上装了什么字体，不影响测试
+    monkeypatch.setattr(plot, "_told", set())
     with matplotlib.rc_context():
         matplotlib.rcdefaults()
         yield
@@ -151,3 +159,145 @@ def test_wrong_shape_is_refused_in_chinese_before_anything_is_drawn(draw, messag
     with pytest.raises(ShapeError, match=message):
         draw()
     assert pyplot.get_fignums() == []
+
+
+# —— 字体里没有的字
+
+
+@pytest.fixture
+def small_font(tmp_path):
+    """一种只有「龘」的中文字体，像是系统里装着的。"""
+    builder = FontBuilder(1000, isTTF=True)
+    builder.setupGlyphOrder([".notdef", "dragons"])
+    builder.setupCharacterMap({ord("龘"): "dragons"})
+    pen = TTGlyphPen(None)
+    for i, point in enumerate([(0, 0), (0, 900), (900, 900)]):
+        pen.lineTo(point) if i else pen.moveTo(point)
+    pen.closePath()
+    builder.setupGlyf({".notdef": pen.glyph(), "dragons": pen.glyph()})
+    builder.setupHorizontalMetrics({".notdef": (1000, 0), "dragons": (1000, 0)})
+    builder.setupHorizontalHeader(ascent=900)
+    builder.setupNameTable({"familyName": "SimHei", "styleName": "Regular"})
+    builder.setupOS2()
+    builder.setupPost()
+    builder.save(tmp_path / "small.ttf")
+    manager = matplotlib.font_manager.fontManager
+    before = list(manager.ttflist)
+    manager.addfont(tmp_path / "small.ttf")
+    yield
+    manager.ttflist[:] = before
+
+
+def save_all():
+    for number in pyplot.get_fignums():
+        pyplot.figure(number).savefig(io.BytesIO(), bbox_inches="tight")
+
+
+def test_characters_without_a_glyph_are_named_once_in_one_chinese_line(capsys):
+    curves({"龘𠮷": [1, 2], "深圳": [2, 1]}, "靐", "损失")
+    save_all()
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "画成了方框：靐 龘 𠮷。请换个写法" in line
+    save_all()
+    heatmap(DIGITS[0], xlabel="龘齉")
+    save_all()
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "：齉。" in line
+
+
+def test_a_figure_of_the_users_own_is_told_of_too(capsys):
+    use_chinese_font()
+    pyplot.title("龘")
+    save_all()
+    assert "：龘。" in capsys.readouterr().err
+
+
+def test_an_installed_chinese_font_supplies_what_ours_lacks(small_font, monkeypatch, capsys):
+    monkeypatch.setattr(plot, "INSTALLED", ("Not Here", "SimHei", "DejaVu Serif"))
+    curves({"龘": [1, 2], "深圳": [2, 1]}, "轮", "损失")
+    assert matplotlib.rcParams["font.family"] == [FONT, "DejaVu Sans", "SimHei"]
+    save_all()
+    assert capsys.readouterr().err == ""
+
+
+def test_a_figure_in_another_font_is_left_to_matplotlib(capsys):
+    use_chinese_font()
+    pyplot.title("深", fontfamily="DejaVu Sans")
+    with pytest.warns(UserWarning, match="Glyph 28145 .* missing from font"):
+        save_all()
+    assert capsys.readouterr().err == ""
+
+
+# —— 没有人看见的图
+
+
+@pytest.fixture
+def at_exit(monkeypatch):
+    """在脚本里：返回的函数就是退出。"""
+    registered = []
+    monkeypatch.setattr(plot.atexit, "register", registered.append)
+    plot._remind.cache_clear()
+    plot._unseen.clear()
+    monkeypatch.delitem(sys.modules, "pytest")
+    yield lambda: [remind() for remind in registered]
+    plot._remind.cache_clear()
+
+
+def test_figures_that_nobody_has_seen_are_told_of_once_at_exit(at_exit, capsys):
+    for draw in DRAWINGS.values():
+        draw()
+    assert capsys.readouterr() == ("", "")
+    at_exit()
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err == '图画好了，还没有存：这里开不了窗口（后端是 Agg），请写 plt.savefig("图.png")。\n'
+
+
+def test_a_backend_with_windows_is_told_to_show(at_exit, capsys, monkeypatch):
+    DRAWINGS["curves"]()
+    monkeypatch.setattr(pyplot, "get_backend", lambda: "qtagg")
+    at_exit()
+    assert "还没有显示：请在最后写 plt.show()" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "look", [save_all, lambda: figure().canvas.draw(), lambda: pyplot.close("all")]
+)
+def test_a_figure_saved_shown_or_closed_is_not_told_of(look, at_exit, capsys):
+    DRAWINGS["curves"]()
+    look()
+    at_exit()
+    assert capsys.readouterr() == ("", "")
+
+
+def test_whoever_types_line_by_line_is_told_at_once_and_once(at_exit, capsys, monkeypatch):
+    monkeypatch.setattr(sys, "ps1", ">>> ", raising=False)
+    DRAWINGS["curves"]()
+    assert capsys.readouterr().err.count("图画好了") == 1
+    DRAWINGS["bars"]()
+    at_exit()
+    assert capsys.readouterr().err == ""
+
+
+def test_where_figures_show_themselves_nothing_is_said(at_exit, capsys):
+    matplotlib.interactive(True)  # 笔记本的后端都会打开它
+    DRAWINGS["curves"]()
+    at_exit()
+    assert capsys.readouterr() == ("", "")
+
+
+def test_under_pytest_nothing_is_said(at_exit, capsys, monkeypatch):
+    monkeypatch.setitem(sys.modules, "pytest", pytest)
+    DRAWINGS["curves"]()
+    at_exit()
+    assert capsys.readouterr() == ("", "")
+
+
+def test_a_script_says_it_as_its_last_line(tmp_path):
+    code = "from companion.plot import curves; curves({'a': [1]}, 'x', 'y'); print('完')"
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "PYTHONIOENCODING": "utf-8"}
+    env["MPLBACKEND"] = "agg"
+    command = [sys.executable, "-W", "error", "-c", code]
+    done = subprocess.run(command, env=env, capture_output=True, encoding="utf-8", check=True)
+    assert done.stdout == "完\n"
+    assert done.stderr.startswith("图画好了") and done.stderr.count("\n") == 1

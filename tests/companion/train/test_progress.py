@@ -3,6 +3,7 @@
 import functools
 import io
 import itertools
+import sys
 
 import pytest
 
@@ -158,6 +159,18 @@ def test_a_notebook_is_live_though_it_is_no_terminal():
     OutStream.__module__ = "ipykernel.iostream"
     assert Progress(1, stream=OutStream()).live
     assert not Progress(1, stream=io.StringIO()).live
+
+
+def test_spyder_which_cannot_replace_an_output_gets_carriage_returns(monkeypatch):
+    class OutStream(io.StringIO):
+        pass
+
+    OutStream.__module__ = "ipykernel.iostream"
+    monkeypatch.setitem(sys.modules, "spyder_kernels", object())
+    screen, clock = OutStream(), Clock()
+    progress = Progress(1, stream=screen, clock=clock)
+    run_through(progress, range(1), clock, 1.0, 1, range(1))
+    assert screen.getvalue().startswith("\r第 1/1 轮  验证")
 
 
 def test_not_shown_prints_nothing_even_on_a_terminal():
