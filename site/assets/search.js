@@ -1,6 +1,7 @@
 // 站内搜索：Ctrl K 打开，边输入边列出小节。索引读不到时（如双击打开的网页）退到备用搜索页。
 (() => {
-  const MAX_HITS = 12, LONGEST = 100;   // 粘贴进来一整篇，只看开头
+  const MAX_HITS = 12, LONGEST = 200;   // 粘贴进来一整篇，只看开头
+  const COMMON = 200;   // 出现在这么多节里的词，说明不了什么
   const base = new URL(document.documentElement.dataset.content_root || "./", location.href);
   let engine = null;
 
@@ -20,10 +21,12 @@
     .map((char) => char.codePointAt(0).toString(16).padStart(4, "0")).join("")
     .replace(/./g, (digit) => String.fromCharCode(97 + parseInt(digit, 16)));
 
+  const term = (word) => (isHan(word) ? token(word) : word);
+
   const known = new Map();
   async function isKnown(pagefind, word) {
     if (!known.has(word)) {
-      const exact = await pagefind.search(`"${token(word)}"`);
+      const exact = await pagefind.search(`"${term(word)}"`);
       known.set(word, exact.results.length > 0);
     }
     return known.get(word);
@@ -41,20 +44,65 @@
     return words.length ? words : [run];
   }
 
+  // 汉字一串，西文一个词；数字和没有内容的词，一句里还有别的时不查。
+  const RUN = /[\u3400-\u9fff]+|[a-z_][\w]*(?:\.[a-z_]\w*)*|\d[\w.]*/gi;
+  const STOP = /^(\d.*|[的了吗呢是在有和与或把被一个怎么什么为为什么如何哪里怎样不能要会能用看]|怎么|什么|为什么|如何|哪里|怎样|一个|可以|是不是|能不能|要不要|the|of|to|be|is|a|an|and|in|on|for|not|but|at|with|error)$/i;
+  const MAX_WORDS = 16;
+
   async function queryWords(pagefind, query) {
     const words = [];
-    for (const run of query.match(/[\u3400-\u9fff]+|[^\s\u3400-\u9fff]+/g) || []) {
+    for (const run of query.normalize("NFKC").match(RUN) || []) {
       words.push(...(isHan(run) ? await cutRun(pagefind, run) : [run]));
     }
-    return words;
+    const telling = words.filter((word) => !STOP.test(word));
+    return [...new Set(telling.length ? telling : words)].slice(0, MAX_WORDS);
   }
 
   const isHan = (text) => /[\u3400-\u9fff]/.test(text);
 
-  // pagefind 找不到一个西文词时，会越找越短，直到只剩第一个字母；开头三个字母都没有的不算。
-  function isPlausible({ meta }, words) {
-    const text = `${meta.title} ${meta.text}`.toLowerCase();
-    return words.some((word) => isHan(word) || text.includes(word.toLowerCase().slice(0, 3)));
+  // 一个词在哪几节、各多少分。整个词都没有的，只有还没打完的最后一个词才按开头找。
+  async function lookUp(pagefind, word, unfinished) {
+    if (await isKnown(pagefind, word)) return (await pagefind.search(term(word))).results;
+    if (isHan(word) || !unfinished || word.length < 2) return [];
+    const loose = await pagefind.search(word);
+    const kept = [];
+    for (const result of loose.results.slice(0, MAX_HITS)) {   // 它找不到时会越找越短，直到只剩第一个字母
+      const { meta } = await result.data();
+      if (`${meta.title} ${meta.text}`.toLowerCase().includes(word.toLowerCase())) kept.push(result);
+    }
+    return kept;
+  }
+
+  // 有几个词就算几个词：一个词越少见越要紧，全都有的排最前。
+  async function find(pagefind, words) {
+    const lists = await Promise.all(
+      words.map((word, i) => lookUp(pagefind, word, i === words.length - 1)));
+    const sections = new Map();
+    let most = 0;
+    for (const results of lists) {
+      if (!results.length) continue;
+      const rarity = Math.log(1 + COMMON / results.length);
+      const best = Math.max(...results.map((result) => result.score));
+      most += rarity;
+      for (const result of results) {
+        const section = sections.get(result.id) || { result, points: 0, share: 0 };
+        section.points += rarity * result.score / best;
+        section.share += rarity;
+        sections.set(result.id, section);
+      }
+    }
+    return [...sections.values()]
+      .map(({ result, points, share }) => ({ result, points: points * (share / most) ** 2 + share }))
+      .sort((one, two) => two.points - one.points);
+  }
+
+  // 讲它的章节在前，接口页和测量页在后。
+  async function ranked(found) {
+    const hits = await Promise.all(found.map(async ({ result, points }) => {
+      const hit = await result.data();
+      return { hit, points: hit.url.includes("/chapters/") ? points : points / 2 };
+    }));
+    return hits.sort((one, two) => two.points - one.points).slice(0, MAX_HITS).map(({ hit }) => hit);
   }
 
   function pattern(words) {
@@ -109,12 +157,10 @@
       try {
         const pagefind = await loadEngine();
         const words = await queryWords(pagefind, query);
-        const terms = words.map((word) => (isHan(word) ? token(word) : word));
-        const found = await pagefind.search(terms.join(" "));
-        const shown = await Promise.all(found.results.slice(0, MAX_HITS).map((r) => r.data()));
+        const found = await find(pagefind, words);
+        const hits = await ranked(found.slice(0, 2 * MAX_HITS));
         if (mine !== latest) return;
-        const hits = shown.filter((hit) => isPlausible(hit, words));
-        status.textContent = hits.length ? `${found.results.length} 节` : "没有找到。换个说法试试。";
+        status.textContent = hits.length ? `${found.length} 节` : "没有找到。换个说法试试。";
         list.replaceChildren(...hits.map((hit) => hitElement(hit, words)));
       } catch {
         status.textContent = "这里读不到搜索索引。按回车，用备用搜索页。";
