@@ -57,8 +57,8 @@
       Object.assign(button, { type: "button", className: "copy", textContent: "复制" });
       button.addEventListener("click", async () => {
         const code = box.querySelector("pre").textContent.replace(/^(>>> |\.\.\. |\$ )/gm, "");
-        await copyText(code.trimEnd());
-        button.textContent = "已复制";
+        const copied = await copyText(code.trimEnd()).then(() => true, () => false);
+        button.textContent = copied ? "已复制" : "没有复制成，请选中后按 Ctrl C";
         setTimeout(() => { button.textContent = "复制"; }, 1500);
       });
       box.append(button);
@@ -90,7 +90,33 @@
     for (const section of links.keys()) observer.observe(section);
   }
 
+  // 打印出来的总是浅色，折起来的都展开；印完恢复原样。
+  function setUpPrint() {
+    let theme = "";
+    let folds = [];
+    addEventListener("beforeprint", () => {
+      theme = root.dataset.theme;
+      root.dataset.theme = "light";
+      folds = [...document.querySelectorAll("article details:not([open])")];
+      for (const fold of folds) fold.open = true;
+    });
+    addEventListener("afterprint", () => {
+      root.dataset.theme = theme;
+      for (const fold of folds) fold.open = false;
+    });
+  }
+
+  // 从折起来的目录里点了一条，就把目录合上。
+  function setUpFold() {
+    const fold = document.querySelector(".toc-fold");
+    if (fold) fold.addEventListener("click", (event) => {
+      if (event.target.closest("a")) fold.open = false;
+    });
+  }
+
   setUpTheme();
+  setUpPrint();
+  setUpFold();
   setUpNav();
   setUpCopy();
   markScrollers();

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
+from playwright.sync_api import Page
 
-from .conftest import PHONE, Visitor
+from .conftest import DESKTOP, PHONE, Visitor
 
 SCHEMES = ("light", "dark")
 
@@ -18,17 +19,42 @@ def test_page_loads_in_silence_with_the_outside_blocked(visitor: Visitor, page_n
         assert page.evaluate("document.documentElement.lang") == "zh-CN"
 
 
-@pytest.mark.parametrize("scheme", SCHEMES)
-def test_page_has_no_axe_violation(visitor: Visitor, page_name: str, scheme: str) -> None:
-    with visitor.open(page_name, scheme=scheme) as (page, _):
+def violations(page: Page) -> list[str]:
+    """axe 找到的毛病，一处一行。"""
+    return [
+        f"{item['id']}: {node['html'][:160]}"
+        for item in Axe().run(page).response["violations"]
+        for node in item["nodes"]
+    ]
+
+
+@pytest.mark.parametrize(("scheme", "size"), [("light", DESKTOP), ("dark", PHONE)])
+def test_page_has_no_axe_violation(
+    visitor: Visitor, page_name: str, scheme: str, size: tuple[int, int]
+) -> None:
+    with visitor.open(page_name, scheme=scheme, size=size) as (page, _):
         assert page.evaluate("document.documentElement.dataset.theme") == scheme
-        results = Axe().run(page)
-        found = [
-            f"{item['id']}: {node['html'][:160]}"
-            for item in results.response["violations"]
-            for node in item["nodes"]
-        ]
-        assert found == []
+        assert violations(page) == []
+
+
+@pytest.mark.parametrize("scheme", SCHEMES)
+@pytest.mark.parametrize("size", [DESKTOP, PHONE])
+def test_open_search_has_no_axe_violation(
+    visitor: Visitor, scheme: str, size: tuple[int, int]
+) -> None:
+    with visitor.open("intro", scheme=scheme, size=size) as (page, _):
+        page.locator(".search-open").click()
+        page.locator(".search-dialog input").fill("张量")
+        page.locator(".search-hits mark").first.wait_for()
+        assert violations(page) == []
+
+
+@pytest.mark.parametrize("scheme", SCHEMES)
+def test_open_contents_have_no_axe_violation(visitor: Visitor, scheme: str) -> None:
+    with visitor.open("intro", scheme=scheme, size=PHONE) as (page, _):
+        page.locator(".toc-fold > summary").click()
+        page.locator(".nav-open").click()
+        assert violations(page) == []
 
 
 def test_phone_page_does_not_scroll_sideways(visitor: Visitor, page_name: str) -> None:

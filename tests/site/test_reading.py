@@ -47,6 +47,56 @@ def test_copy_button_copies_exactly_the_code(visitor: Visitor) -> None:
 
 
 @needs_chapter
+def test_a_refused_clipboard_is_said_and_breaks_nothing(visitor: Visitor) -> None:
+    with visitor.open(NAME) as (page, log):
+        page.evaluate("navigator.clipboard.writeText = () => Promise.reject(new Error('no'))")
+        box = page.locator(".cell_input:visible").first
+        box.hover()
+        box.locator("button.copy").click()
+        box.get_by_text("没有复制成").wait_for()
+        assert log.problems() == []
+
+
+@needs_chapter
+def test_copy_buttons_do_not_lie_over_code_on_a_phone(visitor: Visitor) -> None:
+    with visitor.open(NAME, size=PHONE) as (page, _):
+        over = page.evaluate(
+            """[...document.querySelectorAll("button.copy")].filter(button => {
+              const code = button.parentElement.querySelector("pre").getBoundingClientRect();
+              const own = button.getBoundingClientRect();
+              return own.height && own.top < code.bottom;
+            }).length"""
+        )
+        assert over == 0
+
+
+@needs_chapter
+def test_contents_on_a_phone_lead_to_their_heading_and_fold_again(visitor: Visitor) -> None:
+    with visitor.open(NAME, size=PHONE) as (page, _):
+        page.locator(".toc-fold > summary").click()
+        link = page.locator(".toc-fold a").nth(5)
+        anchor = link.evaluate("link => decodeURIComponent(link.hash.slice(1))")
+        link.click()
+        page.wait_for_timeout(300)
+        top = page.evaluate("id => document.getElementById(id).getBoundingClientRect().top", anchor)
+        assert 0 <= top < 156
+        assert not page.locator(".toc-fold").evaluate("fold => fold.open")
+
+
+@needs_chapter
+def test_print_is_light_with_every_fold_open_and_the_screen_comes_back(visitor: Visitor) -> None:
+    with visitor.open(NAME, scheme="dark") as (page, _):
+        closed = "document.querySelectorAll('article details:not([open])').length"
+        before = page.evaluate(closed)
+        page.evaluate("dispatchEvent(new Event('beforeprint'))")
+        assert page.evaluate(closed) == 0 < before
+        assert page.evaluate("document.documentElement.dataset.theme") == "light"
+        page.evaluate("dispatchEvent(new Event('afterprint'))")
+        assert page.evaluate(closed) == before
+        assert page.evaluate("document.documentElement.dataset.theme") == "dark"
+
+
+@needs_chapter
 def test_hint_and_solution_open_without_scripts(visitor: Visitor) -> None:
     context = visitor.browser.new_context(java_script_enabled=False)
     page = context.new_page()
