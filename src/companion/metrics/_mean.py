@@ -1,4 +1,4 @@
-"""平均：加权平均，和由平均损失得到的困惑度。"""
+"""加权平均，和由它得到的指标。"""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -6,7 +6,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from companion.device import widest_float
 from companion.errors import DataError, ShapeError
@@ -151,49 +150,3 @@ class OfMean:
     def merge(self, states: Sequence[Mapping[str, Any]]) -> None:
         """换成 ``states`` 合起来的：按权重加权。"""
         self._mean.merge(states)
-
-
-class Perplexity(OfMean):
-    """困惑度：每个词元平均交叉熵（自然对数）的 ``exp``；瞎猜 V 个词是 V，全猜对是 1。
-
-    Args:
-        ignore_index: 目标是它的位置不算，如补齐的位置。
-        class_axis: 词在输出的第几维。
-    """
-
-    def __init__(self, ignore_index: int = -100, class_axis: int = -1) -> None:
-        super().__init__()
-        self.ignore_index, self.class_axis = ignore_index, class_axis
-
-    def update(self, outputs: Tensor, targets: Tensor) -> None:
-        """记下一批。
-
-        Args:
-            outputs: 每个位置的词得分，形状 ``(…, V)``，词在 ``class_axis``；通常是 ``(B, T, V)``。
-            targets: 正确的词，形状 ``(…)``，``int64``。
-
-        Raises:
-            ShapeError: 目标的形状不是得分去掉最后一维。
-        """
-        outputs = outputs.movedim(self.class_axis, -1)
-        if targets.shape != outputs.shape[:-1]:
-            raise ShapeError(
-                f"targets 的形状应为 {tuple(outputs.shape[:-1])}，实际是 {tuple(targets.shape)}。"
-                "词的那一维应在最后；(B, V, T) 的得分先 "
-                "transpose(1, 2)，或者写 Perplexity(class_axis=1)。"
-            )
-        scores, words = outputs.detach().flatten(0, -2).float(), targets.flatten()
-        losses = F.cross_entropy(
-            scores, words, ignore_index=self.ignore_index, reduction="none"
-        )  # 不算的位置上是 0
-        count = (words != self.ignore_index).sum()
-        total = losses.sum(dtype=widest_float(losses.device))
-        self._mean.update(total / count.clamp(min=1), count)
-
-    def compute(self) -> float:
-        """不小于 1 的数；大到浮点数放不下时是 inf。
-
-        Raises:
-            DataError: 一个词元都没有记。
-        """
-        return float(torch.tensor(self._mean.compute(), dtype=torch.float64).exp())

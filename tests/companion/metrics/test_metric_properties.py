@@ -1,4 +1,7 @@
-"""指标与 scikit-learn 相同：随便多少样本、几类、哪种 dtype、切成几批、哪些不算、哪些类没有出现。"""
+"""指标与 scikit-learn 相同：随便多少样本、几类、哪种 dtype、切成几批、哪些不算、哪些类没有出现。
+
+裁判都先把数换成 ``float64``。
+"""
 
 import warnings
 from itertools import pairwise
@@ -136,6 +139,33 @@ def test_several_labels_a_sample_are_those_of_scikit_learn(case, metric, average
     assert accuracy == pytest.approx((truth == chosen).mean())
 
 
+KINDS = [torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64]
+FLOATS = [torch.float16, torch.bfloat16, torch.float32, torch.float64]
+
+
+@few
+@given(samples(), st.sampled_from([*KINDS, *FLOATS, torch.bool]), st.booleans())
+def test_marks_of_any_dtype_are_those_of_scikit_learn(case, kind, ignoring):
+    scores, labels, edges = case
+    marks = (labels % 2)[:, None].expand_as(scores).clone()
+    skip = 127 if ignoring and kind != torch.bool else -100  # uint8 放不下 -100
+    if skip == 127:
+        marks[:, 0] = torch.where(labels == -100, 127, marks[:, 0])
+    kept = (marks != skip).flatten()
+    truth = marks.flatten()[kept].numpy()
+    chosen = (scores > 0).flatten()[kept].numpy().astype(int)
+    inputs = (scores, marks.to(kind), edges)
+    how = {"task": "binary", "ignore_index": skip}
+    assert fed(lambda: Accuracy(**how), *inputs) == pytest.approx(sk.accuracy_score(truth, chosen))
+    expected = sk.confusion_matrix(truth, chosen, labels=[0, 1])
+    assert np.array_equal(fed(lambda: ConfusionMatrix(**how), *inputs), expected)
+    expected = quietly(sk.f1_score, truth, chosen, zero_division=0)
+    assert fed(lambda: F1(**how), *inputs) == pytest.approx(expected)
+    if len(set(truth)) == 2:
+        area = sk.roc_auc_score(truth, scores.double().flatten()[kept].numpy())
+        assert fed(lambda: AUC(**how), *inputs) == pytest.approx(area)
+
+
 @few
 @given(samples())
 def test_regression_is_that_of_scikit_learn_even_far_from_zero(case):
@@ -148,6 +178,30 @@ def test_regression_is_that_of_scikit_learn_even_far_from_zero(case):
     if targets.unique().numel() > 1:
         expected = sk.r2_score(targets.flatten().numpy(), outputs.flatten().numpy())
         assert fed(R2, *inputs) == pytest.approx(expected, rel=1e-6)
+
+
+@few
+@given(samples(), st.floats(0, 0.5))
+def test_auc_of_infinite_scores_is_that_of_scores_beyond_all_others(case, share):
+    scores, labels, edges = case
+    wild = torch.rand(scores.shape, generator=torch.Generator().manual_seed(len(scores)))
+    scores = scores.masked_fill(wild < share, torch.inf)
+    scores = scores.masked_fill(wild > 1 - share, -torch.inf)
+    tame = scores.double().clamp(-1e4, 1e4)
+    logs = tame.log_softmax(dim=1)  # 概率会挤成 0 和 1，取了对数才排得出次序
+    columns = [tame[:, 1] - tame[:, 0]] if tame.shape[1] == 2 else logs.unbind(dim=1)
+    kept = labels != -100
+    areas = [
+        sk.roc_auc_score((labels == c)[kept].numpy(), column[kept].numpy())
+        for c, column in enumerate(columns, start=len(columns) == 1)
+        if (labels == c)[kept].unique().numel() == 2
+    ]
+    if areas:
+        assert fed(AUC, scores, labels, edges) == pytest.approx(np.mean(areas))
+    one, marks = scores[:, 0], torch.where(kept, labels % 2, -100)
+    if marks[kept].unique().numel() == 2:
+        area = sk.roc_auc_score(marks[kept].numpy(), tame[:, 0][kept].numpy())
+        assert fed(lambda: AUC(task="binary"), one, marks, edges) == pytest.approx(area)
 
 
 @few
@@ -166,7 +220,7 @@ def test_the_class_axis_may_be_the_last_one_even_when_both_would_fit():
     outputs = torch.randn(4, 11, 11, generator=torch.Generator().manual_seed(0))
     labels = outputs.argmax(-1)
     for metric in (Accuracy, ConfusionMatrix, F1, AUC):
-        made, moved = metric(class_axis=-1), metric()
+        made, moved = metric(class_axis=-1), metric(class_axis=1)
         made.update(outputs, labels)
         moved.update(outputs.movedim(-1, 1), labels)
         assert np.array_equal(made.compute(), moved.compute())
