@@ -1,4 +1,4 @@
-"""加权平均，和由它得到的指标。"""
+"""加权平均。"""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -127,26 +127,3 @@ def _counts(weights: Sequence[Any]) -> Any:
     device = next(weight.device for weight in weights if isinstance(weight, Tensor))
     how: Any = {"dtype": widest_float(device), "device": device}
     return torch.stack([torch.as_tensor(weight, **how).sum() for weight in weights])
-
-
-class OfMean:
-    """由一个加权平均得到的指标：存、取、合并都是它的。"""
-
-    def __init__(self) -> None:
-        self._mean = Mean()
-
-    def reset(self) -> None:
-        """忘掉全部，从头记。"""
-        self._mean.reset()
-
-    def state_dict(self) -> dict[str, Any]:
-        """那个平均的 ``state_dict``，见 ``Mean``。"""
-        return self._mean.state_dict()
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """从 ``state`` 接着记。"""
-        self._mean.load_state_dict(state)
-
-    def merge(self, states: Sequence[Mapping[str, Any]]) -> None:
-        """换成 ``states`` 合起来的：按权重加权。"""
-        self._mean.merge(states)

@@ -8,12 +8,15 @@ import warnings
 import numpy as np
 import pytest
 import torch
+from sklearn import metrics as sk
 from torch.nn import functional as F
 
 from companion.errors import ArgumentError, CompanionError, DataError, DtypeError, ShapeError
 from companion.metrics import (
     AUC,
     F1,
+    MAE,
+    R2,
     Accuracy,
     ConfusionMatrix,
     Perplexity,
@@ -23,13 +26,15 @@ from companion.metrics import (
 nan, inf = math.nan, math.inf
 COUNTING = [Accuracy, ConfusionMatrix, F1, AUC, Perplexity]
 MARKING = [Accuracy, ConfusionMatrix, F1, AUC]  # 有 task="binary"
-EVERY = COUNTING
+EVERY = [*COUNTING, MAE, R2]
 
 
 def some(metric, seed=0, n=6, **how):
     """记了一批的指标，和那一批。"""
     source = torch.Generator().manual_seed(seed)
     outputs, targets = torch.randn(n, 3, generator=source), torch.arange(n) % 3
+    if metric in (MAE, R2):
+        targets = torch.randn(n, 3, generator=source)
     made = metric(**how)
     made.update(outputs, targets)
     return made, outputs, targets
@@ -186,7 +191,7 @@ def test_what_is_no_real_tensor_is_refused_and_leaves_the_metric_as_it_was(metri
     odd, error, words = ODD[name]
     made, *_ = some(metric)
     before = value(made)
-    fine = torch.zeros(1).long()
+    fine = torch.zeros(1, 2) if metric in (MAE, R2) else torch.zeros(1).long()
     with pytest.raises(error, match="outputs .*应" + words):
         made.update(odd, fine)
     with pytest.raises(error, match="targets .*应" + words):
@@ -205,9 +210,12 @@ def test_outputs_with_a_gradient_count_as_those_without(metric):
 
 
 def test_a_scalar_is_one_sample_or_explained():
-    made = Accuracy(task="binary")
-    made.update(torch.tensor(1.0), torch.tensor(1))
+    made, error = Accuracy(task="binary"), MAE()
+    for i in range(3):
+        made.update(torch.tensor(1.0), torch.tensor(1))
+        error.update(torch.tensor(1.0), torch.tensor(i))
     assert made.compute() == 1.0
+    assert error.compute() == pytest.approx(2 / 3)
     for metric in COUNTING:
         with pytest.raises(ShapeError, match=r"\(B, C\)，实际是 \(\)"):
             metric().update(torch.tensor(1.0), torch.tensor(1))
@@ -396,14 +404,26 @@ def test_another_number_of_classes_is_refused_in_update_and_merge(metric):
         made.update(torch.randn(2, 4), torch.arange(2))
 
 
+def test_r2_of_another_number_of_columns_is_refused():
+    made, *_ = some(R2)
+    with pytest.raises(ShapeError, match=r"列数应相同，实际是 \[2, 3\]"):
+        made.update(torch.randn(4, 2), torch.randn(4, 2))
+
+
+def test_r2_averages_its_columns_as_scikit_learn_does():
+    made, outputs, targets = some(R2)
+    assert made.compute() == pytest.approx(sk.r2_score(targets.numpy(), outputs.numpy()))
+    assert made.state_dict()["sums"].shape == (3, 3)
+
+
 def stored():
     """各种指标存下的。"""
     for metric in EVERY:
         for task in ("multiclass", "binary", "multilabel"):
             if task == "multiclass" or metric in (Accuracy, F1, AUC):
                 made = metric() if task == "multiclass" else metric(task=task)
-                marks = torch.eye(3) if task != "multiclass" else torch.arange(3)
-                made.update(torch.eye(3), marks)
+                marks = torch.eye(3) if task != "multiclass" or metric in (MAE, R2) else None
+                made.update(torch.eye(3), torch.arange(3) if marks is None else marks)
                 yield made
 
 

@@ -166,6 +166,36 @@ def test_marks_of_any_dtype_are_those_of_scikit_learn(case, kind, ignoring):
         assert fed(lambda: AUC(**how), *inputs) == pytest.approx(area)
 
 
+@st.composite
+def regressions(draw):
+    """随便两种 dtype 的输出和目标，占满各自的范围；有的列全相同。"""
+    shape = (draw(st.integers(2, 30)), *draw(st.sampled_from([(), (1,), (3,), (2, 2)])))
+    source = torch.Generator().manual_seed(draw(st.integers(0, 2**32)))
+
+    def numbers(kind):
+        if kind.is_floating_point:
+            far = 3e4 if kind == torch.float16 else 1e6
+            return (torch.randn(shape, generator=source).clamp(-1, 1) * far).to(kind)
+        least, most = max(torch.iinfo(kind).min, -(2**30)), min(torch.iinfo(kind).max, 2**30)
+        return torch.randint(least, most + 1, shape, generator=source).to(kind)
+
+    outputs, targets = (numbers(draw(st.sampled_from(KINDS + FLOATS))) for _ in range(2))
+    if draw(st.booleans()):
+        targets.reshape(shape[0], -1)[:, 0] = 1
+    cuts = sorted(draw(st.lists(st.integers(0, shape[0]), max_size=4)))
+    return outputs, targets, [0, *cuts, shape[0]]
+
+
+@few
+@given(regressions())
+def test_regression_of_any_dtype_is_that_of_scikit_learn(case):
+    outputs, targets, _ = case
+    guess, truth = (x.double().reshape(len(x), -1).numpy() for x in (outputs, targets))
+    error = sk.mean_absolute_error(truth, guess)
+    assert fed(MAE, *case) == pytest.approx(error, rel=1e-12)
+    assert fed(R2, *case) == pytest.approx(sk.r2_score(truth, guess), rel=1e-9)
+
+
 @few
 @given(samples())
 def test_regression_is_that_of_scikit_learn_even_far_from_zero(case):
@@ -175,9 +205,13 @@ def test_regression_is_that_of_scikit_learn_even_far_from_zero(case):
     inputs = (outputs, targets, edges)
     error = sk.mean_absolute_error(targets.numpy(), outputs.numpy())
     assert fed(MAE, *inputs) == pytest.approx(error, rel=1e-9)
-    if targets.unique().numel() > 1:
-        expected = sk.r2_score(targets.flatten().numpy(), outputs.flatten().numpy())
+    if len(targets) > 1:
+        expected = sk.r2_score(targets.numpy(), outputs.numpy())
         assert fed(R2, *inputs) == pytest.approx(expected, rel=1e-6)
+        flat = [0, 2 * len(targets)]  # 一列的
+        expected = sk.r2_score(targets[:, :2].flatten().numpy(), outputs[:, :2].flatten().numpy())
+        pair = outputs[:, :2].flatten(), targets[:, :2].flatten()
+        assert fed(R2, *pair, flat) == pytest.approx(expected, rel=1e-6)
 
 
 @few
@@ -276,8 +310,19 @@ def test_targets_overwritten_in_place_after_the_update_change_nothing():
     assert accuracy.compute() == 1.0
 
 
-def test_targets_that_are_all_alike_have_no_r2():
+@pytest.mark.parametrize("value", [1.0, 0.1, 1e9 + 0.1, -1 / 3])
+def test_r2_of_targets_that_are_all_alike_is_one_when_all_are_right_and_else_zero(value):
+    for split in (1, 2, 7):
+        right, wrong = R2(), R2()
+        for part in torch.full((7,), value, dtype=torch.float64).split(split):
+            right.update(part, part)
+            wrong.update(part + 1e-3, part)
+        assert right.compute() == 1.0  # scikit-learn 的定义
+        assert wrong.compute() == 0.0
+
+
+def test_r2_of_one_sample_is_undefined():
     made = R2()
-    made.update(torch.randn(4), torch.ones(4))
-    with pytest.raises(DataError, match="实际全相同"):
+    made.update(torch.randn(1, 3), torch.ones(1, 3))
+    with pytest.raises(DataError, match="至少要两个样本，实际是 1 个"):
         made.compute()
