@@ -8,10 +8,12 @@ import torch
 from torch import Tensor
 
 from companion.device import widest_float
-from companion.errors import DataError, ShapeError
+from companion.errors import ArgumentError, DataError, ShapeError
+from companion.metrics._layout import check_number, check_state
 
 Pair = tuple[Tensor | float, Tensor | float]  # 值和它的权重
 
+_WAY = "请先取出这个数，如 float(x.real)。"
 _BLOCK = 256  # 记满这么多个，就叠成一个张量
 
 
@@ -44,14 +46,24 @@ class Mean:
                 不复制，之后别再改它。
 
         Raises:
-            ShapeError: ``value`` 不是标量。
+            ShapeError: ``value`` 不是标量，``weight`` 多于一维。
+            ArgumentError: ``value`` 或 ``weight`` 不是实数。
         """
-        if isinstance(value, Tensor):
+        if isinstance(value, Tensor) and not value.is_complex():
             if value.ndim:
                 shape = tuple(value.shape)
                 raise ShapeError(f"value 应为标量，实际形状是 {shape}。请先取 mean()。")
             value = value.detach().clone()  # 复制：别人可能就地改它，图捕获还会重用它的内存
-        if isinstance(weight, Tensor) and not weight.ndim:
+        else:
+            value = check_number("value", value, _WAY)
+        if not isinstance(weight, Tensor):
+            weight = check_number("weight", weight, _WAY)
+        elif weight.ndim > 1 or weight.is_complex():
+            raise ShapeError(
+                "weight 应是实数，一个数或一维的掩码，实际形状是 "
+                f"{tuple(weight.shape)}、{weight.dtype}。掩码请先 flatten()。"
+            )
+        elif not weight.ndim:
             weight = weight.detach().clone()
         self._pending.append((value, weight))
         if len(self._pending) >= _BLOCK:
@@ -62,6 +74,7 @@ class Mean:
 
         Raises:
             DataError: 总权重是 0，平均值没有定义。
+            ArgumentError: 有权重小于 0。
         """
         self._add_up()
         if self._weight == 0:
@@ -79,6 +92,8 @@ class Mean:
 
     def merge(self, states: Sequence[Mapping[str, Any]]) -> None:
         """换成 ``states`` 合起来的平均：和、权重各自相加。"""
+        for state in states:
+            check_state(state, ("sum", "weight"))
         self.reset()
         self._sum = math.fsum(state["sum"] for state in states)
         self._weight = math.fsum(state["weight"] for state in states)
@@ -96,6 +111,8 @@ class Mean:
             pairs = packed.tolist() if isinstance(packed, Tensor) else packed
             for value, weight in ((float(value), float(weight)) for value, weight in pairs):
                 self.count += 1
+                if weight < 0:
+                    raise ArgumentError(f"weight 应不小于 0，实际是 {weight}。请检查是几个的平均。")
                 if weight:
                     self._sum += value * weight
                     self._weight += weight

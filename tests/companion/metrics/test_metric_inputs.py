@@ -19,6 +19,7 @@ from companion.metrics import (
     R2,
     Accuracy,
     ConfusionMatrix,
+    Mean,
     Perplexity,
     Precision,
 )
@@ -418,12 +419,15 @@ def test_r2_averages_its_columns_as_scikit_learn_does():
 
 def stored():
     """各种指标存下的。"""
-    for metric in EVERY:
+    for metric in (*EVERY, Mean):
         for task in ("multiclass", "binary", "multilabel"):
             if task == "multiclass" or metric in (Accuracy, F1, AUC):
                 made = metric() if task == "multiclass" else metric(task=task)
                 marks = torch.eye(3) if task != "multiclass" or metric in (MAE, R2) else None
-                made.update(torch.eye(3), torch.arange(3) if marks is None else marks)
+                if metric is Mean:
+                    made.update(1.0)
+                else:
+                    made.update(torch.eye(3), torch.arange(3) if marks is None else marks)
                 yield made
 
 
@@ -448,6 +452,37 @@ def test_a_state_of_f1_serves_precision_too():
     other.load_state_dict(made.state_dict())
     expected.update(outputs, targets)
     assert other.compute() == expected.compute()
+
+
+# —— 平均
+
+
+@pytest.mark.parametrize("bad", ["3", None, [1.0], 1j, torch.tensor(1j), {}, 10**400])
+def test_a_mean_takes_only_real_numbers(bad):
+    mean = Mean()
+    with pytest.raises(ArgumentError, match="value 应是一个数"):
+        mean.update(bad)
+    if not torch.is_tensor(bad):
+        with pytest.raises(ArgumentError, match="weight 应是一个数"):
+            mean.update(1.0, bad)
+    mean.update(np.float32(2.0), np.int64(3))
+    mean.update(np.array(5.0))
+    assert mean.compute() == 11 / 4
+
+
+@pytest.mark.parametrize("weight", [torch.ones(2, 2), torch.tensor(1j), torch.ones(2) * 1j])
+def test_the_weight_of_a_mean_is_a_number_or_a_mask(weight):
+    with pytest.raises(ShapeError, match="weight 应是实数，一个数或一维的掩码"):
+        Mean().update(1.0, weight)
+
+
+@pytest.mark.parametrize("weight", [-1, -0.5, torch.tensor(-2)])
+def test_a_mean_refuses_a_negative_weight_when_it_is_asked(weight):
+    mean = Mean()
+    mean.update(1.0, 3)
+    mean.update(4.0, weight)
+    with pytest.raises(ArgumentError, match="weight 应不小于 0"):
+        mean.compute()
 
 
 def test_every_refusal_is_one_line_of_ours():
