@@ -132,7 +132,10 @@ def check_shape(name: str, tensor: Tensor, spec: str, hint: str = "") -> None:
 
 def check_choice(name: str, value: object, choices: Collection[object]) -> None:
     """取值在 ``choices`` 里就什么也不做，否则抛出列出全部选项的 ``ArgumentError``。"""
-    if value not in choices:
+    fits = False
+    with suppress(TypeError, ValueError, RuntimeError):  # 数组比出来的不是一个 bool
+        fits = value in choices
+    if not fits:
         options = "、".join(repr(choice) for choice in choices)
         raise ArgumentError(f"{name} 应为 {options} 之一，实际是 {value!r}。")
 
@@ -173,10 +176,10 @@ def check_labels(logits: Tensor, labels: Tensor) -> None:
         )
     expected = shape[:1] + shape[2:]
     if labels.shape != expected:
-        raise ShapeError(
-            f"标签的形状应为 {tuple(expected)}，实际是 {tuple(labels.shape)}。"
-            "one-hot 标签先取 argmax(dim=1)；形状 (B, 1) 的先 squeeze(1)。"
-        )
+        way = "one-hot 标签先取 argmax(dim=1)；形状 (B, 1) 的先 squeeze(1)。"
+        if labels.shape == shape[:-1]:
+            way = "类别看起来在得分的最后一维，应在第 1 维：请先 movedim(-1, 1)，不是 transpose。"
+        raise ShapeError(f"标签的形状应为 {tuple(expected)}，实际是 {tuple(labels.shape)}。{way}")
     if labels.dtype != torch.int64:
         raise DtypeError(
             f"标签应为 torch.int64 的类别编号，实际是 {labels.dtype}。请先 labels.long()。"

@@ -57,6 +57,12 @@ def test_check_choice_lists_the_choices_and_the_given_value():
         check_choice("kind", "c", ["a", "b"])
 
 
+@pytest.mark.parametrize("value", [["a"], np.array(["a", "b"]), torch.zeros(2), None, {}])
+def test_check_choice_explains_values_that_cannot_be_compared(value):
+    with pytest.raises(ArgumentError, match="kind 应为 'a'、'b' 之一"):
+        check_choice("kind", value, ["a", "b"])
+
+
 @pytest.mark.parametrize("rest", [(), (4, 4)])
 def test_labels_that_cross_entropy_takes_pass_the_check(rest):
     logits, labels = torch.zeros(2, 3, *rest), torch.zeros(2, *rest, dtype=torch.int64)
@@ -74,6 +80,8 @@ def test_labels_that_cross_entropy_takes_pass_the_check(rest):
         ((4, 3), torch.zeros(4, 1).long(), ShapeError, r"squeeze\(1\)"),
         ((4, 3), torch.zeros(5).long(), ShapeError, r"应为 \(4,\)，实际是 \(5,\)"),
         ((4,), torch.zeros(4).long(), ShapeError, r"应为 \(B, C\)，实际是 \(4,\)"),
+        ((4, 8, 3), torch.zeros(4, 8).long(), ShapeError, r"最后一维.*movedim\(-1, 1\)"),
+        ((4, 5, 6, 3), torch.zeros(4, 5, 6).long(), ShapeError, r"最后一维.*movedim\(-1, 1\)"),
     ],
 )
 def test_labels_that_cross_entropy_refuses_are_explained(logits, labels, error, words):

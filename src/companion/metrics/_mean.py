@@ -1,4 +1,4 @@
-"""平均：加权平均，和由平均损失得到的困惑度。"""
+"""加权平均。"""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -6,13 +6,14 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from companion.device import widest_float
-from companion.errors import DataError, ShapeError
+from companion.errors import ArgumentError, DataError, ShapeError
+from companion.metrics._layout import check_number, check_state
 
 Pair = tuple[Tensor | float, Tensor | float]  # 值和它的权重
 
+_WAY = "请先取出这个数，如 float(x.real)。"
 _BLOCK = 256  # 记满这么多个，就叠成一个张量
 
 
@@ -45,14 +46,24 @@ class Mean:
                 不复制，之后别再改它。
 
         Raises:
-            ShapeError: ``value`` 不是标量。
+            ShapeError: ``value`` 不是标量，``weight`` 多于一维。
+            ArgumentError: ``value`` 或 ``weight`` 不是实数。
         """
-        if isinstance(value, Tensor):
+        if isinstance(value, Tensor) and not value.is_complex():
             if value.ndim:
                 shape = tuple(value.shape)
                 raise ShapeError(f"value 应为标量，实际形状是 {shape}。请先取 mean()。")
             value = value.detach().clone()  # 复制：别人可能就地改它，图捕获还会重用它的内存
-        if isinstance(weight, Tensor) and not weight.ndim:
+        else:
+            value = check_number("value", value, _WAY)
+        if not isinstance(weight, Tensor):
+            weight = check_number("weight", weight, _WAY)
+        elif weight.ndim > 1 or weight.is_complex():
+            raise ShapeError(
+                "weight 应是实数，一个数或一维的掩码，实际形状是 "
+                f"{tuple(weight.shape)}、{weight.dtype}。掩码请先 flatten()。"
+            )
+        elif not weight.ndim:
             weight = weight.detach().clone()
         self._pending.append((value, weight))
         if len(self._pending) >= _BLOCK:
@@ -63,6 +74,7 @@ class Mean:
 
         Raises:
             DataError: 总权重是 0，平均值没有定义。
+            ArgumentError: 有权重小于 0。
         """
         self._add_up()
         if self._weight == 0:
@@ -80,6 +92,8 @@ class Mean:
 
     def merge(self, states: Sequence[Mapping[str, Any]]) -> None:
         """换成 ``states`` 合起来的平均：和、权重各自相加。"""
+        for state in states:
+            check_state(state, ("sum", "weight"))
         self.reset()
         self._sum = math.fsum(state["sum"] for state in states)
         self._weight = math.fsum(state["weight"] for state in states)
@@ -97,6 +111,8 @@ class Mean:
             pairs = packed.tolist() if isinstance(packed, Tensor) else packed
             for value, weight in ((float(value), float(weight)) for value, weight in pairs):
                 self.count += 1
+                if weight < 0:
+                    raise ArgumentError(f"weight 应不小于 0，实际是 {weight}。请检查是几个的平均。")
                 if weight:
                     self._sum += value * weight
                     self._weight += weight
@@ -128,72 +144,3 @@ def _counts(weights: Sequence[Any]) -> Any:
     device = next(weight.device for weight in weights if isinstance(weight, Tensor))
     how: Any = {"dtype": widest_float(device), "device": device}
     return torch.stack([torch.as_tensor(weight, **how).sum() for weight in weights])
-
-
-class OfMean:
-    """由一个加权平均得到的指标：存、取、合并都是它的。"""
-
-    def __init__(self) -> None:
-        self._mean = Mean()
-
-    def reset(self) -> None:
-        """忘掉全部，从头记。"""
-        self._mean.reset()
-
-    def state_dict(self) -> dict[str, Any]:
-        """那个平均的 ``state_dict``，见 ``Mean``。"""
-        return self._mean.state_dict()
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """从 ``state`` 接着记。"""
-        self._mean.load_state_dict(state)
-
-    def merge(self, states: Sequence[Mapping[str, Any]]) -> None:
-        """换成 ``states`` 合起来的：按权重加权。"""
-        self._mean.merge(states)
-
-
-class Perplexity(OfMean):
-    """困惑度：每个词元平均交叉熵（自然对数）的 ``exp``；瞎猜 V 个词是 V，全猜对是 1。
-
-    Args:
-        ignore_index: 目标是它的位置不算，如补齐的位置。
-        class_axis: 词在输出的第几维。
-    """
-
-    def __init__(self, ignore_index: int = -100, class_axis: int = -1) -> None:
-        super().__init__()
-        self.ignore_index, self.class_axis = ignore_index, class_axis
-
-    def update(self, outputs: Tensor, targets: Tensor) -> None:
-        """记下一批。
-
-        Args:
-            outputs: 每个位置的词得分，形状 ``(…, V)``，词在 ``class_axis``；通常是 ``(B, T, V)``。
-            targets: 正确的词，形状 ``(…)``，``int64``。
-
-        Raises:
-            ShapeError: 目标的形状不是得分去掉最后一维。
-        """
-        outputs = outputs.movedim(self.class_axis, -1)
-        if targets.shape != outputs.shape[:-1]:
-            raise ShapeError(
-                f"targets 的形状应为 {tuple(outputs.shape[:-1])}，实际是 {tuple(targets.shape)}。"
-                "词的那一维应在最后；(B, V, T) 的得分先 "
-                "transpose(1, 2)，或者写 Perplexity(class_axis=1)。"
-            )
-        scores, words = outputs.detach().flatten(0, -2).float(), targets.flatten()
-        losses = F.cross_entropy(
-            scores, words, ignore_index=self.ignore_index, reduction="none"
-        )  # 不算的位置上是 0
-        count = (words != self.ignore_index).sum()
-        total = losses.sum(dtype=widest_float(losses.device))
-        self._mean.update(total / count.clamp(min=1), count)
-
-    def compute(self) -> float:
-        """不小于 1 的数；大到浮点数放不下时是 inf。
-
-        Raises:
-            DataError: 一个词元都没有记。
-        """
-        return float(torch.tensor(self._mean.compute(), dtype=torch.float64).exp())

@@ -1,4 +1,7 @@
-"""指标与 scikit-learn 相同：随便多少样本、几类、哪种 dtype、切成几批、哪些不算、哪些类没有出现。"""
+"""指标与 scikit-learn 相同：随便多少样本、几类、哪种 dtype、切成几批、哪些不算、哪些类没有出现。
+
+裁判都先把数换成 ``float64``。
+"""
 
 import warnings
 from itertools import pairwise
@@ -136,6 +139,63 @@ def test_several_labels_a_sample_are_those_of_scikit_learn(case, metric, average
     assert accuracy == pytest.approx((truth == chosen).mean())
 
 
+KINDS = [torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64]
+FLOATS = [torch.float16, torch.bfloat16, torch.float32, torch.float64]
+
+
+@few
+@given(samples(), st.sampled_from([*KINDS, *FLOATS, torch.bool]), st.booleans())
+def test_marks_of_any_dtype_are_those_of_scikit_learn(case, kind, ignoring):
+    scores, labels, edges = case
+    marks = (labels % 2)[:, None].expand_as(scores).clone()
+    skip = 127 if ignoring and kind != torch.bool else -100  # uint8 放不下 -100
+    if skip == 127:
+        marks[:, 0] = torch.where(labels == -100, 127, marks[:, 0])
+    kept = (marks != skip).flatten()
+    truth = marks.flatten()[kept].numpy()
+    chosen = (scores > 0).flatten()[kept].numpy().astype(int)
+    inputs = (scores, marks.to(kind), edges)
+    how = {"task": "binary", "ignore_index": skip}
+    assert fed(lambda: Accuracy(**how), *inputs) == pytest.approx(sk.accuracy_score(truth, chosen))
+    expected = sk.confusion_matrix(truth, chosen, labels=[0, 1])
+    assert np.array_equal(fed(lambda: ConfusionMatrix(**how), *inputs), expected)
+    expected = quietly(sk.f1_score, truth, chosen, zero_division=0)
+    assert fed(lambda: F1(**how), *inputs) == pytest.approx(expected)
+    if len(set(truth)) == 2:
+        area = sk.roc_auc_score(truth, scores.double().flatten()[kept].numpy())
+        assert fed(lambda: AUC(**how), *inputs) == pytest.approx(area)
+
+
+@st.composite
+def regressions(draw):
+    """随便两种 dtype 的输出和目标，占满各自的范围；有的列全相同。"""
+    shape = (draw(st.integers(2, 30)), *draw(st.sampled_from([(), (1,), (3,), (2, 2)])))
+    source = torch.Generator().manual_seed(draw(st.integers(0, 2**32)))
+
+    def numbers(kind):
+        if kind.is_floating_point:
+            far = 3e4 if kind == torch.float16 else 1e6
+            return (torch.randn(shape, generator=source).clamp(-1, 1) * far).to(kind)
+        least, most = max(torch.iinfo(kind).min, -(2**30)), min(torch.iinfo(kind).max, 2**30)
+        return torch.randint(least, most + 1, shape, generator=source).to(kind)
+
+    outputs, targets = (numbers(draw(st.sampled_from(KINDS + FLOATS))) for _ in range(2))
+    if draw(st.booleans()):
+        targets.reshape(shape[0], -1)[:, 0] = 1
+    cuts = sorted(draw(st.lists(st.integers(0, shape[0]), max_size=4)))
+    return outputs, targets, [0, *cuts, shape[0]]
+
+
+@few
+@given(regressions())
+def test_regression_of_any_dtype_is_that_of_scikit_learn(case):
+    outputs, targets, _ = case
+    guess, truth = (x.double().reshape(len(x), -1).numpy() for x in (outputs, targets))
+    error = sk.mean_absolute_error(truth, guess)
+    assert fed(MAE, *case) == pytest.approx(error, rel=1e-12)
+    assert fed(R2, *case) == pytest.approx(sk.r2_score(truth, guess), rel=1e-9)
+
+
 @few
 @given(samples())
 def test_regression_is_that_of_scikit_learn_even_far_from_zero(case):
@@ -145,9 +205,37 @@ def test_regression_is_that_of_scikit_learn_even_far_from_zero(case):
     inputs = (outputs, targets, edges)
     error = sk.mean_absolute_error(targets.numpy(), outputs.numpy())
     assert fed(MAE, *inputs) == pytest.approx(error, rel=1e-9)
-    if targets.unique().numel() > 1:
-        expected = sk.r2_score(targets.flatten().numpy(), outputs.flatten().numpy())
+    if len(targets) > 1:
+        expected = sk.r2_score(targets.numpy(), outputs.numpy())
         assert fed(R2, *inputs) == pytest.approx(expected, rel=1e-6)
+        flat = [0, 2 * len(targets)]  # 一列的
+        expected = sk.r2_score(targets[:, :2].flatten().numpy(), outputs[:, :2].flatten().numpy())
+        pair = outputs[:, :2].flatten(), targets[:, :2].flatten()
+        assert fed(R2, *pair, flat) == pytest.approx(expected, rel=1e-6)
+
+
+@few
+@given(samples(), st.floats(0, 0.5))
+def test_auc_of_infinite_scores_is_that_of_scores_beyond_all_others(case, share):
+    scores, labels, edges = case
+    wild = torch.rand(scores.shape, generator=torch.Generator().manual_seed(len(scores)))
+    scores = scores.masked_fill(wild < share, torch.inf)
+    scores = scores.masked_fill(wild > 1 - share, -torch.inf)
+    tame = scores.double().clamp(-1e4, 1e4)
+    logs = tame.log_softmax(dim=1)  # 概率会挤成 0 和 1，取了对数才排得出次序
+    columns = [tame[:, 1] - tame[:, 0]] if tame.shape[1] == 2 else logs.unbind(dim=1)
+    kept = labels != -100
+    areas = [
+        sk.roc_auc_score((labels == c)[kept].numpy(), column[kept].numpy())
+        for c, column in enumerate(columns, start=len(columns) == 1)
+        if (labels == c)[kept].unique().numel() == 2
+    ]
+    if areas:
+        assert fed(AUC, scores, labels, edges) == pytest.approx(np.mean(areas))
+    one, marks = scores[:, 0], torch.where(kept, labels % 2, -100)
+    if marks[kept].unique().numel() == 2:
+        area = sk.roc_auc_score(marks[kept].numpy(), tame[:, 0][kept].numpy())
+        assert fed(lambda: AUC(task="binary"), one, marks, edges) == pytest.approx(area)
 
 
 @few
@@ -166,7 +254,7 @@ def test_the_class_axis_may_be_the_last_one_even_when_both_would_fit():
     outputs = torch.randn(4, 11, 11, generator=torch.Generator().manual_seed(0))
     labels = outputs.argmax(-1)
     for metric in (Accuracy, ConfusionMatrix, F1, AUC):
-        made, moved = metric(class_axis=-1), metric()
+        made, moved = metric(class_axis=-1), metric(class_axis=1)
         made.update(outputs, labels)
         moved.update(outputs.movedim(-1, 1), labels)
         assert np.array_equal(made.compute(), moved.compute())
@@ -222,8 +310,19 @@ def test_targets_overwritten_in_place_after_the_update_change_nothing():
     assert accuracy.compute() == 1.0
 
 
-def test_targets_that_are_all_alike_have_no_r2():
+@pytest.mark.parametrize("value", [1.0, 0.1, 1e9 + 0.1, -1 / 3])
+def test_r2_of_targets_that_are_all_alike_is_one_when_all_are_right_and_else_zero(value):
+    for split in (1, 2, 7):
+        right, wrong = R2(), R2()
+        for part in torch.full((7,), value, dtype=torch.float64).split(split):
+            right.update(part, part)
+            wrong.update(part + 1e-3, part)
+        assert right.compute() == 1.0  # scikit-learn 的定义
+        assert wrong.compute() == 0.0
+
+
+def test_r2_of_one_sample_is_undefined():
     made = R2()
-    made.update(torch.randn(4), torch.ones(4))
-    with pytest.raises(DataError, match="实际全相同"):
+    made.update(torch.randn(1, 3), torch.ones(1, 3))
+    with pytest.raises(DataError, match="至少要两个样本，实际是 1 个"):
         made.compute()
