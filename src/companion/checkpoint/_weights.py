@@ -9,14 +9,14 @@ from torch.nn.parameter import is_lazy
 
 from companion._common import replacing
 from companion.checkpoint._disk import make_folder
-from companion.distributed import unwrap
+from companion.distributed import bare_state, load_bare, unwrap
 from companion.errors import ArgumentError, CheckpointError, CorruptCheckpointError, MismatchError
 
 
 def export_weights(model: nn.Module, path: str | Path) -> Path:
     """把 ``model.state_dict()`` 写成 safetensors 文件，返回它的路径；已有的文件整个换掉。
 
-    包着 DDP、``DataParallel``、``torch.compile`` 的模型，名字与不包时相同。
+    模型或它的某一层包着 DDP、``DataParallel``、``torch.compile``，名字也与不包时相同。
     绑在一起的权重只写一份，另一个名字记在文件的 metadata 里（键是它，值是写下的那个）。
 
     Raises:
@@ -28,7 +28,7 @@ def export_weights(model: nn.Module, path: str | Path) -> Path:
     from safetensors import SafetensorError
     from safetensors.torch import save_file
 
-    path, model = Path(path), unwrap(model)
+    path = Path(path)
     tensors, tied = _untie(model)
     try:
         make_folder(path.parent)
@@ -54,7 +54,7 @@ def import_weights(model: nn.Module, path: str | Path) -> None:
     from safetensors import SafetensorError, safe_open
     from safetensors.torch import load_file
 
-    path, model = Path(path), unwrap(model)
+    path = Path(path)
     if path.exists() and not path.is_file():
         raise CorruptCheckpointError(
             f"{path} 应是 safetensors 文件，实际是目录、管道或设备。请核对路径。"
@@ -71,11 +71,11 @@ def import_weights(model: nn.Module, path: str | Path) -> None:
         given = [weights[name] for name in names if name in weights]
         weights |= {name: given[0] for name in names if given and name not in weights}
     check_matches(model, weights)
-    model.load_state_dict(weights)
+    load_bare(model, weights)
 
 
 def check_matches(model: nn.Module, weights: Mapping[str, Tensor]) -> None:
-    """``weights`` 的名字、形状和种类与 ``model`` 的全都相符就什么也不做。
+    """``weights`` 的名字（同 ``bare_state``）、形状和种类与 ``model`` 的全都相符就什么也不做。
 
     种类是浮点、整数、布尔还是复数，稀不稀疏，量化没有，有没有数值；精度可以不同。惰性层还没有形状
     的，什么形状都装得进。
@@ -83,7 +83,7 @@ def check_matches(model: nn.Module, weights: Mapping[str, Tensor]) -> None:
     Raises:
         MismatchError: 各列出至多三个：模型有而权重缺的，权重多出的，形状、种类不同的。
     """
-    ours = model.state_dict()
+    ours = bare_state(model)
     if not isinstance(weights, Mapping):
         raise MismatchError(
             f"权重应是名字到张量的字典，实际是 {type(weights).__name__}。请换成这个模型的存档。"
@@ -105,7 +105,7 @@ def check_matches(model: nn.Module, weights: Mapping[str, Tensor]) -> None:
     ]
     if any(problems):
         raise MismatchError(
-            f"权重应与 {type(model).__name__} 的 {len(ours)} 个名字和形状相符，实际"
+            f"权重应与 {type(unwrap(model)).__name__} 的 {len(ours)} 个名字和形状相符，实际"
             + "；".join(problem for problem in problems if problem)
             + "。请用存它时的参数重建模型，或换成这个模型的存档。"
         )
@@ -113,7 +113,7 @@ def check_matches(model: nn.Module, weights: Mapping[str, Tensor]) -> None:
 
 def _untie(model: nn.Module) -> tuple[dict[str, Tensor], dict[str, str]]:
     """``(张量, 绑定)``：张量互不共享存储；同一份数据只留第一个名字，其余的名字指向它。"""
-    state, storages = model.state_dict(), set()
+    state, storages = bare_state(model), set()
     tensors: dict[str, Tensor] = {}
     tied: dict[str, str] = {}
     for kept, *others in _same_tensors(model):
@@ -130,7 +130,7 @@ def _untie(model: nn.Module) -> tuple[dict[str, Tensor], dict[str, str]]:
 def _same_tensors(model: nn.Module) -> list[list[str]]:
     """模型状态的全部名字，同一个张量的几个名字放在一组。"""
     groups: dict[object, list[str]] = {}
-    for name, value in model.state_dict().items():
+    for name, value in bare_state(model).items():
         if not isinstance(value, Tensor):
             raise ArgumentError(
                 f"safetensors 只装张量，实际 {name} 是 {type(value).__name__}。"

@@ -1,7 +1,8 @@
 """把普通模型包装成多进程一起训练的：DDP（每个进程一份完整的）或 FSDP2（每个进程只存一片）。"""
 
 import hashlib
-from collections.abc import Iterable, Iterator, Sequence
+import sys
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
@@ -57,16 +58,54 @@ def _shard(model: nn.Module, blocks: tuple[type[nn.Module], ...]) -> nn.Module:
 
 
 def unwrap(model: nn.Module) -> nn.Module:
-    """DDP、``DataParallel``、``torch.compile`` 里面的那个模型；别的模型（含 FSDP2）原样返回。
+    """DDP、``DataParallel``、``torch.compile`` 里面的那个模型；别的（含 FSDP2）原样返回。
 
-    它的参数名前面没有 ``module.``、``_orig_mod.``，所以包没包，存下的名字都一样。
+    只去掉最外面的。里面的某一层也可能包着，所以名字要用 ``bare_state``、``bare_parameters`` 取。
     """
-    while True:
-        parallel = isinstance(model, DistributedDataParallel | nn.DataParallel)
-        inner = model.module if parallel else getattr(model, "_orig_mod", None)
-        if not isinstance(inner, nn.Module):
-            return model
-        model = inner
+    while name := _inner_name(model):
+        model = model._modules[name]  # type: ignore[assignment]
+    return model
+
+
+def bare_state(model: nn.Module, *, keep_vars: bool = False) -> dict[str, Any]:
+    """``model.state_dict()``，名字是去掉各层包装之后的：哪一层包没包，都一样。"""
+    state = model.state_dict(keep_vars=keep_vars)
+    return {_bare_name(model, name): value for name, value in state.items()}
+
+
+def load_bare(model: nn.Module, state: Mapping[str, Any]) -> None:
+    """什么也不返回：把 ``bare_state`` 取的 ``state`` 装进 ``model``，包没包都行。"""
+    own = {_bare_name(model, name): name for name in model.state_dict()}
+    model.load_state_dict({own.get(name, name): value for name, value in state.items()})
+
+
+def bare_parameters(model: nn.Module) -> list[tuple[str, nn.Parameter]]:
+    """``(名字, 参数)``，名字同 ``bare_state``；几处共用的，每个名字都有。"""
+    named = model.named_parameters(remove_duplicate=False)
+    return [(_bare_name(model, name), parameter) for name, parameter in named]
+
+
+def _bare_name(model: nn.Module, name: str) -> str:
+    """去掉各层包装添的 ``module.``、``_orig_mod.``；是不是包装看类，用户自己也会这样叫一层。"""
+    if "module" not in name and "_orig_mod" not in name:
+        return name  # 多数到此为止，EMA 每一步都要问
+    kept, module = [], model
+    for part in name.split("."):
+        inside = None if module is None else _inner_name(module)
+        if part != inside:
+            kept.append(part)
+        children = {} if module is None else dict(module._modules.items())
+        module = children.get(part)  # type: ignore[assignment]
+    return ".".join(kept)
+
+
+def _inner_name(module: nn.Module) -> str | None:
+    """``module`` 是包装的话，被包着的在它的哪个名字下；不是就是 ``None``。"""
+    if isinstance(module, DistributedDataParallel | nn.DataParallel):
+        return "module"
+    dynamo: Any = sys.modules.get("torch._dynamo.eval_frame")  # 没有载入，就没有编译过的
+    is_compiled = dynamo is not None and isinstance(module, dynamo.OptimizedModule)
+    return "_orig_mod" if is_compiled else None
 
 
 def is_fully_sharded(model: nn.Module) -> bool:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
-from companion.distributed import unwrap
+from companion.distributed import bare_state, unwrap
 from companion.errors import ArgumentError, MismatchError
 
 
@@ -102,7 +102,7 @@ class EMA:
     def _values(self) -> dict[str, Tensor]:
         """模型现在的张量，每个一次：两个名字共用的（tied）只留第一个名字。"""
         names: dict[int, str] = {}
-        state: dict[str, Tensor] = self._model.state_dict(keep_vars=True)
+        state: dict[str, Tensor] = bare_state(self._model, keep_vars=True)
         for name, value in state.items():
             names.setdefault(id(value), name)
         return {name: state[name] for name in names.values()}
