@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from companion._common import TEMPORARY
+from companion._common import TEMPORARY, misfit
 from companion.checkpoint._chunks import Stored, read_stored
 from companion.checkpoint._dcp import (
     empty_shard,
@@ -36,6 +36,7 @@ from companion.distributed import (
     gather_objects,
     is_main,
     load_bare,
+    local_part,
 )
 from companion.errors import ArgumentError, CheckpointError, CompanionError, MismatchError
 
@@ -89,7 +90,7 @@ def load_sharded(path: str | Path, model: nn.Module, optimizer: Optimizer) -> di
 
     Raises:
         CorruptCheckpointError, NewerFormatError: 同 ``verify``；0 号进程核对，每个进程都会报。
-        MismatchError: 存的是另一个模型，或优化器更新的是另一些参数。
+        MismatchError: 存的是另一个模型，优化器更新的是另一些参数，或有的数超出了 dtype 的范围。
         CheckpointError: 没有这个存档，或里面有不该有的东西，已拒绝加载。
     """
     path = Path(path)
@@ -107,7 +108,7 @@ def load_sharded(path: str | Path, model: nn.Module, optimizer: Optimizer) -> di
         for i, key, full in content.moments():
             state[i][key] = targets[full] = _empty(stored[full].like(), parameters[names[i]])
         rest: dict[str, Any] = put_shards(content.rest, target)
-        _read(path, stored, targets)
+        _read(path, model, stored, targets)
         _load(model, optimizer, _model_part(targets) | content.model, content.optimizer)
     return rest
 
@@ -117,7 +118,7 @@ def load_sharded_weights(path: str | Path, model: nn.Module) -> None:
     path = Path(path)
     with refusing(path):
         content, stored, targets = _open(path, model)
-        _read(path, stored, targets)
+        _read(path, model, stored, targets)
         load_bare(model, _model_part(targets) | content.model)
 
 
@@ -134,13 +135,24 @@ def _open(path: Path, model: nn.Module) -> tuple[Rest, dict[str, Stored], dict[s
     shapes = {name: entry.like() for name, entry in stored.items()}
     check_matches(model, _model_part(shapes) | content.model)
     ours = _tensors(bare_state(model))  # 让 FSDP2 把参数切回片
-    return content, stored, {MODEL + name: torch.empty_like(value) for name, value in ours}
+    kinds = {name: stored[MODEL + name].dtype for name, _ in ours}  # 先照存的读，再看装不装得下
+    return content, stored, {MODEL + n: torch.empty_like(v, dtype=kinds[n]) for n, v in ours}
 
 
-def _read(path: Path, stored: dict[str, Stored], targets: dict[str, Tensor]) -> None:
+def _read(
+    path: Path, model: nn.Module, stored: dict[str, Stored], targets: dict[str, Tensor]
+) -> None:
+    ours = bare_state(model)
+
     def read() -> None:
         with refusing(path):
             read_tensors(path, stored, targets)
+            for name, value in _model_part(targets).items():
+                if problem := misfit(local_part(ours[name]), local_part(value)):
+                    raise MismatchError(
+                        f"{name} 应为 {ours[name].dtype}，存档里实际是 {problem}。"
+                        "请把模型换回存它时的 dtype。"
+                    )
 
     _together(read, f"读出存档 {path}")
 
