@@ -70,7 +70,8 @@ def unwrap(model: nn.Module) -> nn.Module:
 def bare_state(model: nn.Module, *, keep_vars: bool = False) -> dict[str, Any]:
     """``model.state_dict()``，名字是去掉各层包装之后的：哪一层包没包，都一样。"""
     state = model.state_dict(keep_vars=keep_vars)
-    return {_bare_name(model, name): value for name, value in state.items()}
+    # 包装添的名字里都有 mod：没有的不用问，EMA 每一步都来
+    return {_bare_name(model, n) if "mod" in n else n: value for n, value in state.items()}
 
 
 def load_bare(model: nn.Module, state: Mapping[str, Any]) -> None:
@@ -87,8 +88,6 @@ def bare_parameters(model: nn.Module) -> list[tuple[str, nn.Parameter]]:
 
 def _bare_name(model: nn.Module, name: str) -> str:
     """去掉各层包装添的 ``module.``、``_orig_mod.``；是不是包装看类，用户自己也会这样叫一层。"""
-    if "module" not in name and "_orig_mod" not in name:
-        return name  # 多数到此为止，EMA 每一步都要问
     kept, module = [], model
     for part in name.split("."):
         inside = None if module is None else _inner_name(module)
