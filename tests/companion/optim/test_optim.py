@@ -7,6 +7,7 @@ from torch import nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
 from torch.nn.parallel import DistributedDataParallel
+from torch.nn.utils import parametrizations, parametrize
 
 from companion.errors import ArgumentError, MismatchError
 from companion.optim import EMA, LAMB, decay_groups
@@ -439,3 +440,66 @@ def test_the_groups_train_with_any_optimizer():
     torch.testing.assert_close(model[0].weight.detach(), weight * (1 - 0.1 * 0.5))
     assert torch.equal(model[0].bias, biases)
     assert torch.equal(model[1].weight, torch.ones(4, dtype=torch.float64))
+
+
+def parametrized(make):
+    """同一种模型的各层，原样的和参数化过的。"""
+    plain, other = make(), make()
+    for tensor in ("weight", "bias"):
+        if getattr(other[0], tensor, None) is not None:
+            parametrize.register_parametrization(other[0], tensor, Scaled())
+    return plain, other
+
+
+class Scaled(nn.Module):
+    """存的是除以 2 拉平了的，所以看存的那个就看错了。"""
+
+    def forward(self, flat):
+        return 2 * flat.view(self.shape)
+
+    def right_inverse(self, value):
+        self.shape = value.shape
+        return value.flatten() / 2
+
+
+LAYERS = {
+    "linear": lambda: nn.Linear(3, 2),
+    "conv": lambda: nn.Conv2d(1, 2, 3),
+    "embedding": lambda: nn.Embedding(5, 4),
+    "bag": lambda: nn.EmbeddingBag(5, 4),
+    "layer norm": lambda: nn.LayerNorm((2, 3)),
+    "batch norm": lambda: nn.BatchNorm2d(3),
+}
+
+
+@pytest.mark.parametrize("embeddings", [False, True])
+@pytest.mark.parametrize("kind", LAYERS)
+def test_a_parametrized_layer_is_grouped_as_the_plain_one(kind, embeddings):
+    plain, other = parametrized(lambda: nn.Sequential(LAYERS[kind]()))
+    expected = [named(plain, g) for g in decay_groups(plain, 0.1, embeddings=embeddings)]
+    groups = decay_groups(other, 0.1, embeddings=embeddings)
+    short = [{f"0.{n.split('.')[2]}" for n in named(other, group)} for group in groups]
+    assert short == expected
+
+
+def test_both_parts_of_a_normed_weight_decay_and_spectral_norm_is_not_moved():
+    model = nn.Sequential(
+        parametrizations.weight_norm(nn.Linear(3, 2)),
+        parametrizations.spectral_norm(nn.Linear(2, 2)),
+        parametrizations.weight_norm(nn.Embedding(5, 4)),
+    )
+    before = snapshot(model)
+    decayed, spared = decay_groups(model, 0.1)
+    weight = "parametrizations.weight.original"
+    assert named(model, decayed) == {f"0.{weight}0", f"0.{weight}1", f"1.{weight}"}
+    assert named(model, spared) == {"0.bias", "1.bias", f"2.{weight}0", f"2.{weight}1"}
+    assert all(torch.equal(value, before[name]) for name, value in snapshot(model).items())
+    assert model.training and model[1].parametrizations.weight[0].training
+
+
+def test_a_layer_without_shapes_cannot_be_grouped_yet():
+    model = nn.Sequential(nn.LazyLinear(3))
+    with pytest.raises(ArgumentError, match=r"LazyLinear 的 weight 还没有。请先用一批数据"):
+        decay_groups(model, 0.1)
+    model(torch.ones(1, 2))
+    assert named(model, decay_groups(model, 0.1)[0]) == {"0.weight"}
