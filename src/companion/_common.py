@@ -140,7 +140,12 @@ def same(one: Any, two: Any) -> bool:
 
 
 def stored(tensor: Tensor) -> list[Tensor]:
-    """装着 ``tensor`` 的普通张量：稀疏的是 ``[数值, 下标…]``，别的就是它自己。"""
+    """装着 ``tensor`` 的普通张量：稀疏的是 ``[数值, 下标…]``，嵌套、切了片等的是里面的各个张量。"""
+    if hasattr(tensor, "__tensor_flatten__"):  # 别的类包着几个普通张量，由它自己说是哪几个
+        inside = [getattr(tensor, name) for name in tensor.__tensor_flatten__()[0]]
+        return [part for each in inside for part in stored(each)]
+    if tensor.is_nested:
+        return [tensor.values()]
     if tensor.layout == torch.sparse_coo:
         return [tensor._values(), tensor._indices()]
     if tensor.layout in (torch.sparse_csr, torch.sparse_bsr):
@@ -148,6 +153,15 @@ def stored(tensor: Tensor) -> list[Tensor]:
     if tensor.layout in (torch.sparse_csc, torch.sparse_bsc):
         return [tensor.values(), tensor.ccol_indices(), tensor.row_indices()]
     return [tensor]
+
+
+def overwrite(target: Tensor, source: Tensor) -> None:
+    """什么也不返回：``source`` 的数写进 ``target``；``expand`` 出来的许多份是同一个，只写一份。"""
+    plain = target.layout == torch.strided and not target.is_nested
+    for dim, stride in enumerate(target.stride() if plain else ()):
+        if stride == 0 and target.shape[dim] > 1:
+            target, source = target.narrow(dim, 0, 1), source.narrow(dim, 0, 1)
+    target.copy_(source)
 
 
 def unlike_numbers(value: Tensor, *, sparse: bool = False) -> str:

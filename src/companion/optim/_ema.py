@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from companion._common import misfit, unlike_numbers
+from companion._common import misfit, overwrite, unlike_numbers
 from companion.distributed import bare_state, unwrap
 from companion.errors import ArgumentError, MismatchError
 
@@ -166,8 +166,4 @@ def _filled(average: Tensor, value: Tensor) -> Tensor:
 @torch.no_grad()
 def _copy(source: Mapping[str, Tensor], target: Mapping[str, Tensor]) -> None:
     for name, value in target.items():
-        new = source[name]
-        for dim, stride in enumerate(value.stride()):
-            if stride == 0 and value.shape[dim] > 1:  # expand 出来的许多份是同一个数，只写一份
-                value, new = value.narrow(dim, 0, 1), new.narrow(dim, 0, 1)
-        value.copy_(new)
+        overwrite(value, source[name])

@@ -11,7 +11,14 @@ from torch import Tensor, nn
 from torch.nn.parameter import UninitializedBuffer, is_lazy
 from torch.optim import Adam, Optimizer
 
-from companion._common import eval_mode, random_state_kept, say, stored, train_mode
+from companion._common import (
+    eval_mode,
+    overwrite,
+    random_state_kept,
+    say,
+    stored,
+    train_mode,
+)
 from companion.errors import ArgumentError, DataError
 from companion.metrics import Metric
 from companion.train._checks import check_batch_norm
@@ -167,7 +174,7 @@ def _untouched(model: nn.Module, copied: nn.Module) -> Iterator[None]:
         for tensor, version, value in kept:
             written |= tensor._version != version
             if not all(map(torch.equal, stored(tensor), stored(value))):  # 批归一化改了也不记版本
-                tensor.data.copy_(value)
+                overwrite(tensor.data, value)
     if written:
         _refuse()
 
