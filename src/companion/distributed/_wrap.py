@@ -15,6 +15,15 @@ from companion.device import model_device
 from companion.distributed._ranks import gather_objects, is_distributed, world_size
 from companion.errors import ArgumentError, check_choice
 
+_WRAPPERS = (  # 载入都要一会儿，所以不在这里载入：文件，类，里面的模型叫什么
+    ("torch._dynamo.eval_frame", "OptimizedModule", "_orig_mod"),
+    (
+        "torch.distributed.algorithms._checkpoint.checkpoint_wrapper",
+        "ActivationWrapper",
+        "_checkpoint_wrapped_module",
+    ),
+)
+
 
 def wrap(model: nn.Module, kind: str = "ddp", blocks: Sequence[type[nn.Module]] = ()) -> nn.Module:
     """多个进程一起训练用的模型；没有进程组时就是 ``model`` 自己。优化器要在包装之后建。
@@ -58,7 +67,7 @@ def _shard(model: nn.Module, blocks: tuple[type[nn.Module], ...]) -> nn.Module:
 
 
 def unwrap(model: nn.Module) -> nn.Module:
-    """DDP、``DataParallel``、``torch.compile`` 里面的那个模型；别的（含 FSDP2）原样返回。
+    """DDP、``DataParallel``、``torch.compile`` 等里面的那个模型；别的（含 FSDP2）原样返回。
 
     只去掉最外面的。里面的某一层也可能包着，所以名字要用 ``bare_state``、``bare_parameters`` 取。
     """
@@ -87,14 +96,16 @@ def bare_parameters(model: nn.Module) -> list[tuple[str, nn.Parameter]]:
 
 
 def _bare_name(model: nn.Module, name: str) -> str:
-    """去掉各层包装添的 ``module.``、``_orig_mod.``；是不是包装看类，用户自己也会这样叫一层。"""
-    kept, module = [], model
+    """去掉各层包装添的 ``module.``、``_orig_mod.`` 等；是不是包装看类，用户自己也会这样叫一层。"""
+    kept: list[str] = []
+    module: nn.Module | None = model
     for part in name.split("."):
-        inside = None if module is None else _inner_name(module)
-        if part != inside:
+        while module is not None and (inner := _inner_name(module)) not in (None, part):
+            module = module._modules[inner]  # torch 自己去掉了这一层的名字
+        if module is None or _inner_name(module) is None:
             kept.append(part)
         children = {} if module is None else dict(module._modules.items())
-        module = children.get(part)  # type: ignore[assignment]
+        module = children.get(part)
     return ".".join(kept)
 
 
@@ -102,9 +113,11 @@ def _inner_name(module: nn.Module) -> str | None:
     """``module`` 是包装的话，被包着的在它的哪个名字下；不是就是 ``None``。"""
     if isinstance(module, DistributedDataParallel | nn.DataParallel):
         return "module"
-    dynamo: Any = sys.modules.get("torch._dynamo.eval_frame")  # 没有载入，就没有编译过的
-    is_compiled = dynamo is not None and isinstance(module, dynamo.OptimizedModule)
-    return "_orig_mod" if is_compiled else None
+    for file, kind, name in _WRAPPERS:
+        loaded = sys.modules.get(file)  # 没有载入，就没有用它包过的
+        if loaded is not None and isinstance(module, getattr(loaded, kind)):
+            return name
+    return None
 
 
 def is_fully_sharded(model: nn.Module) -> bool:

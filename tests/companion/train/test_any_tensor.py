@@ -93,6 +93,20 @@ def test_lamb_without_scaling_is_adamw_on_complex_weights_too():
     assert torch.allclose(*found, rtol=1e-6)
 
 
+def test_lamb_moves_a_conjugate_as_it_moves_the_same_numbers_written_out():
+    found = []
+    numbers = torch.tensor([1 + 2j, -3 + 0.5j])
+    for start in (numbers.clone(), numbers.conj().resolve_conj().conj()):
+        weight = nn.Parameter(start)
+        optimizer = LAMB([weight], lr=0.1, weight_decay=0.1)
+        for _ in range(3):
+            optimizer.zero_grad()
+            (weight - 3).abs().square().sum().backward()
+            optimizer.step()
+        found.append(weight.detach().resolve_conj())
+    assert weight.is_conj() and torch.allclose(*found, rtol=1e-6)
+
+
 def sparse_net():
     return nn.Sequential(nn.EmbeddingBag(20, 4, sparse=True), nn.Linear(4, 3))
 

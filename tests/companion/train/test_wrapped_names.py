@@ -32,6 +32,12 @@ def plain(model):
     return model
 
 
+def recomputed(model):
+    from torch.distributed.algorithms._checkpoint.checkpoint_wrapper import checkpoint_wrapper
+
+    return checkpoint_wrapper(model)
+
+
 class Net(nn.Module):
     """两层都能包；还有共用的权重、缓冲区、不存的缓冲区、参数化、自己的额外状态。"""
 
@@ -113,6 +119,24 @@ def test_a_run_begun_with_wrapped_layers_goes_on_with_plain_ones(first, second, 
             fit(model, TensorLoader(X, Y, batch_size=10), **options)
         found.append(list(bare_state(model).values()))
     assert all(map(torch.equal, *found))
+
+
+@pytest.mark.parametrize(("first", "second"), [(plain, recomputed), (recomputed, compiled)])
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")  # 编译时
+def test_layers_that_are_recomputed_in_backward_keep_their_names_too(first, second, tmp_path):
+    names = ["0.weight", "0.bias", "1.weight", "1.bias"]
+    for epochs, wrap in ((1, first), (2, second)):
+        model = nn.Sequential(wrap(nn.Linear(6, 6)), nn.Linear(6, 3))
+        assert [*bare_state(model)] == [name for name, _ in bare_parameters(model)] == names
+        options = {"optimizer": torch.optim.SGD(model.parameters(), lr=0.1), "ema": EMA(model)}
+        options |= {"run": Run(tmp_path, resume=True), "progress": False, "epochs": epochs}
+        history = fit(model, TensorLoader(X, Y, batch_size=10), loss=F.cross_entropy, **options)
+        assert len(history) == epochs
+    both = nn.Sequential(
+        recomputed(compiled(nn.Linear(2, 2))), compiled(recomputed(nn.Linear(2, 2)))
+    )
+    assert list(bare_state(both)) == [name for name, _ in bare_parameters(both)] == names
+    load_bare(both, nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2)).state_dict())
 
 
 class Counts(nn.Linear):
