@@ -143,7 +143,7 @@ def stored(tensor: Tensor) -> list[Tensor]:
     """装着 ``tensor`` 的普通张量：稀疏的是 ``[数值, 下标…]``，嵌套、切了片等的是里面的各个张量。"""
     if hasattr(tensor, "__tensor_flatten__"):  # 别的类包着几个普通张量，由它自己说是哪几个
         inside = [getattr(tensor, name) for name in tensor.__tensor_flatten__()[0]]
-        return [part for each in inside for part in stored(each)]
+        return [part for each in inside if isinstance(each, Tensor) for part in stored(each)]
     if tensor.is_nested:
         return [tensor.values()]
     if tensor.layout == torch.sparse_coo:

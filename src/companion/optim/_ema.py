@@ -119,7 +119,8 @@ class EMA:
         """模型现在的张量，每个一次：两个名字共用的（tied）只留第一个名字。"""
         found: dict[int, tuple[str, Tensor]] = {}
         for item in bare_state(self._model, keep_vars=True).items():
-            found.setdefault(id(item[1]), item)
+            if isinstance(item[1], Tensor):  # 模型自己的 extra_state 可以是别的
+                found.setdefault(id(item[1]), item)
         return dict(found.values())
 
     def _check_same(self, values: Mapping[str, Tensor]) -> None:
@@ -151,9 +152,9 @@ def _is_packed(dtype: torch.dtype) -> bool:
 def _can_average(value: Tensor) -> bool:
     """浮点、复数的参数都能；缓冲区里有 inf 就不能：掩码的 -inf 与 -inf 平均出来是 nan。"""
     inexact = value.is_floating_point() or value.is_complex()
-    if isinstance(value, nn.Parameter) or not inexact or _is_packed(value.dtype):
-        return inexact and not _is_packed(value.dtype)
-    return bool(value.to(_wide(value.dtype)).isfinite().all())
+    if not inexact or _is_packed(value.dtype):
+        return False
+    return isinstance(value, nn.Parameter) or bool(value.to(_wide(value.dtype)).isfinite().all())
 
 
 def _filled(average: Tensor, value: Tensor) -> Tensor:

@@ -151,6 +151,9 @@ def test_extra_state_of_a_wrapped_layer_finds_its_way_back():
     model, other = nn.Sequential(compiled(Counts(2, 2))), nn.Sequential(Counts(2, 2))
     load_bare(other, bare_state(model))
     assert other[0].calls == 3
+    ema = EMA(model)
+    ema.update()
+    assert list(ema.state_dict()["average"]) == ["0.weight", "0.bias"]
 
 
 class Delegates(nn.Module):
