@@ -17,6 +17,7 @@ from typing import Any, BinaryIO
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
 from companion.errors import printable
 from companion.repro import random_state, restore_random_state
@@ -152,7 +153,12 @@ def same(one: Any, two: Any) -> bool:
 
 
 def stored(tensor: Tensor) -> list[Tensor]:
-    """装着 ``tensor`` 的普通张量：稀疏的是 ``[数值, 下标…]``，别的就是它自己。"""
+    """装着 ``tensor`` 的普通张量：稀疏的是 ``[数值, 下标…]``，嵌套、切了片等的是里面的各个张量。"""
+    if hasattr(tensor, "__tensor_flatten__"):  # 别的类包着几个普通张量，由它自己说是哪几个
+        inside = [getattr(tensor, name) for name in tensor.__tensor_flatten__()[0]]
+        return [part for each in inside if isinstance(each, Tensor) for part in stored(each)]
+    if tensor.is_nested:
+        return [tensor.values()]
     if tensor.layout == torch.sparse_coo:
         return [tensor._values(), tensor._indices()]
     if tensor.layout in (torch.sparse_csr, torch.sparse_bsr):
@@ -160,6 +166,67 @@ def stored(tensor: Tensor) -> list[Tensor]:
     if tensor.layout in (torch.sparse_csc, torch.sparse_bsc):
         return [tensor.values(), tensor.ccol_indices(), tensor.row_indices()]
     return [tensor]
+
+
+def overwrite(target: Tensor, source: Tensor) -> None:
+    """什么也不返回：``source`` 的数写进 ``target``；``expand`` 出来的许多份是同一个，只写一份。"""
+    plain = target.layout == torch.strided and not target.is_nested
+    for dim, stride in enumerate(target.stride() if plain else ()):
+        if stride == 0 and target.shape[dim] > 1:
+            target, source = target.narrow(dim, 0, 1), source.narrow(dim, 0, 1)
+    target.copy_(source)
+
+
+def unlike_numbers(value: Tensor, *, sparse: bool = False) -> str:
+    """``value`` 不是有数值的稠密张量的话，是什么、该怎么改；是就是空串。``sparse``：稀疏的也行。"""
+    if is_lazy(value):
+        return "还没有形状，请先用一批数据走一遍前向"
+    if value.is_nested:
+        return "是嵌套的（nested），请先 to_padded_tensor()"
+    if value.is_mkldnn:
+        return "是 mkldnn 的，请先 to_dense()"
+    if value.layout != torch.strided and not sparse:
+        return "是稀疏的，请先 to_dense()"
+    if value.is_meta:
+        return "在 meta 上，没有数值，请先 to_empty() 再赋值"
+    return ""
+
+
+def misfit(ours: Tensor, theirs: Any) -> str:
+    """``theirs`` 的数放不进 ``ours`` 的话，``theirs`` 是什么；放得进是空串。形状不看。
+
+    放得进：浮点、整数、布尔、复数，稀不稀疏，量化没有，都相同；没有哪个数出了 ``ours`` 的范围。
+    浮点数的舍入不算，``float64`` 放得进 ``float32``。
+    """
+    if not isinstance(theirs, Tensor):
+        return type(theirs).__name__
+    layout = "" if theirs.layout == torch.strided else f"、{theirs.layout}"
+    found = f"{'meta 上的 ' if theirs.is_meta else ''}{theirs.dtype}{layout}"
+    if theirs.is_meta or _kind(ours) != _kind(theirs):
+        return found
+    return "" if _in_range(stored(theirs)[0], ours.dtype) else f"{found}，有的数超出了范围"
+
+
+def _kind(value: Tensor) -> tuple[Any, ...]:
+    kinds = (value.is_floating_point(), value.is_complex(), value.dtype == torch.bool)
+    return *kinds, value.layout, value.is_quantized and value.dtype
+
+
+def _in_range(value: Tensor, dtype: torch.dtype) -> bool:
+    """换成 ``dtype``，整数不变，浮点数差不到一半；比最小的正规数还小的，成了 0 也行。"""
+    if value.dtype == dtype:
+        return True
+    try:
+        new = value.detach().cpu().to(dtype)
+    except NotImplementedError:  # float4 等还不会换
+        return False
+    wide = torch.complex128 if value.is_complex() else torch.float64
+    close: dict[str, Any] = {"rtol": 0.0, "atol": 0.0}
+    if value.is_complex() or value.is_floating_point():
+        close = {"rtol": 0.5, "atol": torch.finfo(dtype).smallest_normal, "equal_nan": True}
+    elif not torch.equal(new.to(value.dtype), value.cpu()):
+        return False
+    return bool(torch.isclose(new.to(wide), value.detach().cpu().to(wide), **close).all())
 
 
 class FileLock:

@@ -21,8 +21,8 @@ def pick_device() -> torch.device:
 
 
 def synchronize(device: torch.device) -> None:
-    """等 ``device`` 把已经交给它的活干完；CPU 本来就是干完才返回，什么也不做。"""
-    if device.type != "cpu":
+    """等 ``device`` 把已经交给它的活干完；CPU 本来就是干完才返回，``meta`` 不干活，什么也不做。"""
+    if device.type not in ("cpu", "meta"):
         torch.accelerator.synchronize(device)
 
 

@@ -74,6 +74,8 @@ EXPORTS = {
     "companion.distributed": [
         "all_finite",
         "any_rank",
+        "bare_parameters",
+        "bare_state",
         "barrier",
         "defer_sync",
         "gather_objects",
@@ -83,6 +85,7 @@ EXPORTS = {
         "is_main",
         "is_wrapped",
         "launch",
+        "load_bare",
         "local_part",
         "on_main",
         "rank",

@@ -49,7 +49,7 @@ class Stored(NamedTuple):
 
     def like(self) -> Tensor:
         """形状、dtype 相同的张量，只占一个数的内存；用来比较，别往里写。"""
-        return torch.empty((), dtype=self.dtype, device="cpu").expand(self.shape)
+        return torch.zeros((), dtype=self.dtype, device="cpu").expand(self.shape)
 
 
 def write_stored(directory: Path, stored: Mapping[str, Stored]) -> None:

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from companion._common import TEMPORARY
+from companion._common import TEMPORARY, misfit
 from companion.checkpoint._chunks import Stored, read_stored
 from companion.checkpoint._dcp import (
     empty_shard,
@@ -30,7 +30,14 @@ from companion.checkpoint._rest import MODEL, OPTIMIZER, REST, Rest, read_rest, 
 from companion.checkpoint._values import plain
 from companion.checkpoint._weights import check_matches
 from companion.checkpoint._writing import staging
-from companion.distributed import gather_objects, is_main, unwrap
+from companion.distributed import (
+    bare_parameters,
+    bare_state,
+    gather_objects,
+    is_main,
+    load_bare,
+    local_part,
+)
 from companion.errors import ArgumentError, CheckpointError, CompanionError, MismatchError
 
 
@@ -57,7 +64,7 @@ def save_sharded(
 
     出处：``torch.distributed.checkpoint``。
     """
-    tensors, others = _collect(unwrap(model), optimizer)
+    tensors, others = _collect(model, optimizer)
     others["rest"] = take_shards(rest, "rest", tensors)
     what = f"把第 {step} 步存进 {folder}（旧存档都没有动）"
 
@@ -83,15 +90,15 @@ def load_sharded(path: str | Path, model: nn.Module, optimizer: Optimizer) -> di
 
     Raises:
         CorruptCheckpointError, NewerFormatError: 同 ``verify``；0 号进程核对，每个进程都会报。
-        MismatchError: 存的是另一个模型，或优化器更新的是另一些参数。
+        MismatchError: 存的是另一个模型，优化器更新的是另一些参数，或有的数超出了 dtype 的范围。
         CheckpointError: 没有这个存档，或里面有不该有的东西，已拒绝加载。
     """
-    path, model = Path(path), unwrap(model)
+    path = Path(path)
     with refusing(path):
         content, stored, targets = _open(path, model)
         names, state = _names(model, optimizer), content.optimizer["state"]
         _check_names(content.names, names)
-        parameters = dict(model.named_parameters())
+        parameters = dict(bare_parameters(model))
 
         def target(name: str) -> Tensor:
             if name not in targets:
@@ -101,18 +108,18 @@ def load_sharded(path: str | Path, model: nn.Module, optimizer: Optimizer) -> di
         for i, key, full in content.moments():
             state[i][key] = targets[full] = _empty(stored[full].like(), parameters[names[i]])
         rest: dict[str, Any] = put_shards(content.rest, target)
-        _read(path, stored, targets)
+        _read(path, model, stored, targets)
         _load(model, optimizer, _model_part(targets) | content.model, content.optimizer)
     return rest
 
 
 def load_sharded_weights(path: str | Path, model: nn.Module) -> None:
     """什么也不返回：只把存档里的权重装进 ``model``。每个进程都要调用；其余同 ``load_sharded``。"""
-    path, model = Path(path), unwrap(model)
+    path = Path(path)
     with refusing(path):
         content, stored, targets = _open(path, model)
-        _read(path, stored, targets)
-        model.load_state_dict(_model_part(targets) | content.model)
+        _read(path, model, stored, targets)
+        load_bare(model, _model_part(targets) | content.model)
 
 
 def is_sharded(path: str | Path) -> bool:
@@ -127,14 +134,25 @@ def _open(path: Path, model: nn.Module) -> tuple[Rest, dict[str, Stored], dict[s
     content = read_rest(path, stored)
     shapes = {name: entry.like() for name, entry in stored.items()}
     check_matches(model, _model_part(shapes) | content.model)
-    ours = _tensors(model.state_dict())  # 让 FSDP2 把参数切回片
-    return content, stored, {MODEL + name: torch.empty_like(value) for name, value in ours}
+    ours = _tensors(bare_state(model))  # 让 FSDP2 把参数切回片
+    kinds = {name: stored[MODEL + name].dtype for name, _ in ours}  # 先照存的读，再看装不装得下
+    return content, stored, {MODEL + n: torch.empty_like(v, dtype=kinds[n]) for n, v in ours}
 
 
-def _read(path: Path, stored: dict[str, Stored], targets: dict[str, Tensor]) -> None:
+def _read(
+    path: Path, model: nn.Module, stored: dict[str, Stored], targets: dict[str, Tensor]
+) -> None:
+    ours = bare_state(model)
+
     def read() -> None:
         with refusing(path):
             read_tensors(path, stored, targets)
+            for name, value in _model_part(targets).items():
+                if problem := misfit(local_part(ours[name]), local_part(value)):
+                    raise MismatchError(
+                        f"{name} 应为 {ours[name].dtype}，存档里实际是 {problem}。"
+                        "请把模型换回存它时的 dtype。"
+                    )
 
     _together(read, f"读出存档 {path}")
 
@@ -144,7 +162,7 @@ def _load(model: nn.Module, optimizer: Optimizer, weights: dict[str, Any], state
     kept = optimizer.state, optimizer.param_groups
     try:
         optimizer.load_state_dict(state)
-        model.load_state_dict(weights)
+        load_bare(model, weights)
     except Exception:
         optimizer.state, optimizer.param_groups = kept
         raise
@@ -152,7 +170,7 @@ def _load(model: nn.Module, optimizer: Optimizer, weights: dict[str, Any], state
 
 def _collect(model: nn.Module, optimizer: Optimizer) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """``(张量, 其余)``：优化器状态里的张量按参数的名字存，``keys`` 记着它们原来在哪里。"""
-    state, content = model.state_dict(), optimizer.state_dict()  # 前者同时让 FSDP2 把参数切回片
+    state, content = bare_state(model), optimizer.state_dict()  # 前者同时让 FSDP2 把参数切回片
     names = _names(model, optimizer)
     tensors = {MODEL + name: value for name, value in _tensors(state)}
     for i, values in content["state"].items():
@@ -168,7 +186,7 @@ def _collect(model: nn.Module, optimizer: Optimizer) -> tuple[dict[str, Tensor],
 
 def _names(model: nn.Module, optimizer: Optimizer) -> list[str]:
     """优化器更新的参数在模型里的名字，次序同 ``optimizer.state_dict()`` 里的编号。"""
-    known = {id(parameter): name for name, parameter in model.named_parameters()}
+    known = {id(parameter): name for name, parameter in reversed(bare_parameters(model))}
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
     if any(id(parameter) not in known for parameter in parameters):
         raise ArgumentError(

@@ -1,5 +1,6 @@
 """把状态换成普通的值：只剩张量、数、字符串和它们的容器，``weights_only=True`` 才读得回来。"""
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -8,12 +9,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from companion._common import unlike_numbers
 from companion.errors import ArgumentError
 
 _NUMBERS: tuple[type[Any], ...] = (bool, int, float, complex, bytes)  # bool 在前：它是 int 的子类
 _KEYS = (str, int, float, bool, type(None), tuple)
 _BIG = 1 << 60  # 更大的整数做键，能凑出成片相同的散列值，字典就慢得不动了
 SCALARS = (str, int, float, bool, complex, bytes, type(None))
+_SHELL = re.compile(r"torch\.(u?int[1-7]|bits.*)$")  # 只有名字的 dtype，torch.save 也不认得
 SPARE = 4096  # 展开（expand）的张量比它的存储多出这么多字节，就照实写成一块
 
 
@@ -73,11 +76,11 @@ def _plain(value: Any, where: str, seen: dict[Any, Any]) -> Any:
 
 def _plain_tensor(value: Tensor, where: str, seen: dict[Any, Any]) -> Tensor:
     tensor = value.detach()
-    if tensor.is_meta or tensor.is_quantized:
-        raise ArgumentError(
-            f"{where} 应是有数值、没有量化的张量，实际是 {tensor.dtype}、在 {tensor.device} 上。"
-            "量化的先 dequantize()，meta 的先 to_empty() 再赋值。"
-        )
+    problem = unlike_numbers(value, sparse=True)
+    if not problem and (tensor.is_quantized or _SHELL.match(str(tensor.dtype))):
+        problem = f"是 {tensor.dtype}，请换成普通的 dtype（量化的先 dequantize()）"
+    if problem:
+        raise ArgumentError(f"{where} 应是有数值的普通张量，实际{problem}。")
     if tensor.layout != torch.strided:
         return tensor
     storage = tensor.untyped_storage()

@@ -21,9 +21,12 @@ from companion.distributed._ranks import (
 )
 from companion.distributed._wrap import (
     all_finite,
+    bare_parameters,
+    bare_state,
     defer_sync,
     is_fully_sharded,
     is_wrapped,
+    load_bare,
     local_part,
     unwrap,
     wrap,
@@ -32,6 +35,8 @@ from companion.distributed._wrap import (
 __all__ = [
     "all_finite",
     "any_rank",
+    "bare_parameters",
+    "bare_state",
     "barrier",
     "defer_sync",
     "gather_objects",
@@ -41,6 +46,7 @@ __all__ = [
     "is_main",
     "is_wrapped",
     "launch",
+    "load_bare",
     "local_part",
     "on_main",
     "rank",

@@ -1,7 +1,8 @@
 """把普通模型包装成多进程一起训练的：DDP（每个进程一份完整的）或 FSDP2（每个进程只存一片）。"""
 
 import hashlib
-from collections.abc import Iterable, Iterator, Sequence
+import sys
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
@@ -13,6 +14,15 @@ from torch.nn.parallel import DistributedDataParallel
 from companion.device import model_device
 from companion.distributed._ranks import gather_objects, is_distributed, world_size
 from companion.errors import ArgumentError, check_choice
+
+_WRAPPERS = (  # 载入都要一会儿，所以不在这里载入：文件，类，里面的模型叫什么
+    ("torch._dynamo.eval_frame", "OptimizedModule", "_orig_mod"),
+    (
+        "torch.distributed.algorithms._checkpoint.checkpoint_wrapper",
+        "ActivationWrapper",
+        "_checkpoint_wrapped_module",
+    ),
+)
 
 
 def wrap(model: nn.Module, kind: str = "ddp", blocks: Sequence[type[nn.Module]] = ()) -> nn.Module:
@@ -57,16 +67,57 @@ def _shard(model: nn.Module, blocks: tuple[type[nn.Module], ...]) -> nn.Module:
 
 
 def unwrap(model: nn.Module) -> nn.Module:
-    """DDP、``DataParallel``、``torch.compile`` 里面的那个模型；别的模型（含 FSDP2）原样返回。
+    """DDP、``DataParallel``、``torch.compile`` 等里面的那个模型；别的（含 FSDP2）原样返回。
 
-    它的参数名前面没有 ``module.``、``_orig_mod.``，所以包没包，存下的名字都一样。
+    只去掉最外面的。里面的某一层也可能包着，所以名字要用 ``bare_state``、``bare_parameters`` 取。
     """
-    while True:
-        parallel = isinstance(model, DistributedDataParallel | nn.DataParallel)
-        inner = model.module if parallel else getattr(model, "_orig_mod", None)
-        if not isinstance(inner, nn.Module):
-            return model
-        model = inner
+    while name := _inner_name(model):
+        model = model._modules[name]  # type: ignore[assignment]
+    return model
+
+
+def bare_state(model: nn.Module, *, keep_vars: bool = False) -> dict[str, Any]:
+    """``model.state_dict()``，名字是去掉各层包装之后的：哪一层包没包，都一样。"""
+    state = model.state_dict(keep_vars=keep_vars)
+    # 包装添的名字里都有 mod：没有的不用问，EMA 每一步都来
+    return {_bare_name(model, n) if "mod" in n else n: value for n, value in state.items()}
+
+
+def load_bare(model: nn.Module, state: Mapping[str, Any]) -> None:
+    """什么也不返回：把 ``bare_state`` 取的 ``state`` 装进 ``model``，包没包都行。"""
+    own = {_bare_name(model, name): name for name in model.state_dict()}
+    model.load_state_dict({own.get(name, name): value for name, value in state.items()})
+
+
+def bare_parameters(model: nn.Module) -> list[tuple[str, nn.Parameter]]:
+    """``(名字, 参数)``，名字同 ``bare_state``；几处共用的，每个名字都有。"""
+    named = model.named_parameters(remove_duplicate=False)
+    return [(_bare_name(model, name), parameter) for name, parameter in named]
+
+
+def _bare_name(model: nn.Module, name: str) -> str:
+    """去掉各层包装添的 ``module.``、``_orig_mod.`` 等；是不是包装看类，用户自己也会这样叫一层。"""
+    kept: list[str] = []
+    module: nn.Module | None = model
+    for part in name.split("."):
+        while module is not None and (inner := _inner_name(module)) not in (None, part):
+            module = module._modules[inner]  # torch 自己去掉了这一层的名字
+        if module is None or _inner_name(module) is None:
+            kept.append(part)
+        children = {} if module is None else dict(module._modules.items())
+        module = children.get(part)
+    return ".".join(kept)
+
+
+def _inner_name(module: nn.Module) -> str | None:
+    """``module`` 是包装的话，被包着的在它的哪个名字下；不是就是 ``None``。"""
+    if isinstance(module, DistributedDataParallel | nn.DataParallel):
+        return "module"
+    for file, kind, name in _WRAPPERS:
+        loaded = sys.modules.get(file)  # 没有载入，就没有用它包过的
+        if loaded is not None and isinstance(module, getattr(loaded, kind)):
+            return name
+    return None
 
 
 def is_fully_sharded(model: nn.Module) -> bool:

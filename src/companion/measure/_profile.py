@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 from torch.autograd.graph import saved_tensors_hooks
+from torch.nn.parameter import is_lazy
 from torch.profiler import ProfilerActivity, profile
 
 from companion._common import stored
@@ -160,11 +161,19 @@ def memory(
         device: 在哪个设备上干活；加速器才有最高点。
         exclude: 不算在内的张量，通常是 ``model.parameters()``：反向也要用，但它们原来就在。
 
-    几个张量共用一块内存，只算一次。``torch.utils.checkpoint`` 省下的那些不会留着，也就不算。
+    几个张量共用一块内存，只算一次；只用其中一小片，整块也都留着。``torch.utils.checkpoint`` 省下的
+    那些不会留着，也就不算。``meta`` 上的照样算：真的要占多少。
+
+    Raises:
+        ArgumentError: ``exclude`` 里有还没有形状的张量（惰性层）。
 
     出处：``torch.autograd.graph.saved_tensors_hooks``，``torch.accelerator.max_memory_allocated``。
     """
-    device = torch.device(device)
+    device, exclude = torch.device(device), list(exclude)
+    if any(map(is_lazy, exclude)):
+        raise ArgumentError(
+            "exclude 里的应已有形状，实际有惰性层的参数。请先用一批数据走一遍前向。"
+        )
     kept = _Kept({_pointer(part) for tensor in exclude for part in stored(tensor)})
     synchronize(device)
     can_measure = _reset_peak(device)
@@ -210,12 +219,14 @@ class _Kept:
 
 
 def _pointer(tensor: Tensor) -> int:
-    return tensor.untyped_storage().data_ptr()
+    """``tensor`` 用的是哪一块内存；``meta`` 上的没有地址，看是哪个存储对象。"""
+    storage = tensor.untyped_storage()
+    return storage.data_ptr() or storage._cdata
 
 
 def _reset_peak(device: torch.device) -> bool:
     """清掉设备内存最高点的记录；后端不记这个，就是 ``False``。"""
-    if device.type == "cpu":
+    if device.type in ("cpu", "meta"):
         return False
     try:
         torch.accelerator.reset_peak_memory_stats(device)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
-from companion._common import eval_mode, width
+from companion._common import eval_mode, overwrite, width
 from companion.device import model_device
 from companion.errors import ArgumentError
 
@@ -78,7 +78,8 @@ def summary(model: nn.Module, *inputs: Any) -> Summary:
     """
     from torch.utils.flop_counter import FlopCounterMode  # 它要载入 triton，用到才载
 
-    lazy = [name for name, parameter in model.named_parameters() if is_lazy(parameter)]
+    named = [*model.named_parameters(), *model.named_buffers()]
+    lazy = [name for name, tensor in named if is_lazy(tensor)]
     if lazy:
         raise ArgumentError(
             f"参数的形状应已确定，实际 {lazy[0]} 还没有。请先跑一次 model(*inputs)。"
@@ -149,7 +150,7 @@ def _untouched(model: nn.Module) -> Iterator[None]:
         finally:
             for module, name, buffer, value in buffers:
                 module._buffers[name] = buffer
-                buffer.copy_(value)
+                overwrite(buffer, value)
 
 
 @contextmanager

@@ -73,8 +73,10 @@ class LAMB(Optimizer):
     def _update(self, parameter: Tensor, group: dict[str, Any]) -> None:
         state, grad = self.state[parameter], parameter.grad
         assert grad is not None
+        if parameter.is_conj():
+            parameter, grad = parameter.conj(), grad.conj()  # 同一块内存，看作没有取过共轭的
         if grad.is_complex():
-            parameter, grad = torch.view_as_real(parameter), torch.view_as_real(grad)
+            parameter, grad = map(torch.view_as_real, (parameter, grad.resolve_conj()))
         if not state:
             state["step"] = 0
             state["exp_avg"] = torch.zeros_like(parameter)  # 名字同 torch 的 Adam

@@ -10,7 +10,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from companion.checkpoint import check_matches, plain
-from companion.distributed import is_fully_sharded, unwrap
+from companion.distributed import bare_parameters, bare_state, is_fully_sharded, load_bare, unwrap
 from companion.errors import ArgumentError, CheckpointError, CompanionError, MismatchError
 from companion.optim import EMA, PerStep, schedule_kind, schedule_total
 from companion.repro import RandomSource, generator_state, restore_generator_state
@@ -40,7 +40,9 @@ def state(part: Any) -> Any:
     """``part`` 的状态；包着 DDP 或 ``torch.compile`` 的模型，名字与不包时相同。"""
     if isinstance(part, RandomSource):
         return generator_state(part)
-    return part if isinstance(part, dict | list) else _bare(part).state_dict()
+    if isinstance(part, nn.Module):
+        return bare_state(part)
+    return part if isinstance(part, dict | list) else part.state_dict()
 
 
 def load(
@@ -61,8 +63,8 @@ def load(
         for name, part in parts.items():
             changes += _changes(name, part, saved[name], layouts[name])
             _set_state(part, saved[name])
-            for inner, flag in layouts[name].get("trainable", {}).items():
-                _bare(part).get_parameter(inner).requires_grad_(flag)
+            for inner, p in bare_parameters(part) if "trainable" in layouts[name] else ():
+                p.requires_grad_(layouts[name]["trainable"].get(inner, p.requires_grad))
     except CompanionError:
         raise
     except Exception as error:
@@ -77,9 +79,8 @@ def load_weights(parts: Parts, saved: Mapping[str, Any]) -> None:
     """只把权重装进同名的模型和滑动平均，先全部核对。"""
     for name, model in models(parts).items():
         check_matches(model, saved[name])
-    averages = {name: part for name, part in parts.items() if isinstance(part, EMA)}
-    for name, part in (models(parts) | averages).items():
-        part.load_state_dict(saved[name])
+    for name in (name for name, part in parts.items() if isinstance(part, nn.Module | EMA)):
+        _set_state(parts[name], saved[name])
 
 
 def layout(part: Any, parts: Parts) -> Layout:
@@ -91,9 +92,9 @@ def layout(part: Any, parts: Parts) -> Layout:
     if isinstance(part, _SCHEDULES):
         found["total"] = schedule_total(part)
     if isinstance(part, nn.Module):
-        found["trainable"] = {name: p.requires_grad for name, p in _bare(part).named_parameters()}
+        found["trainable"] = {n: p.requires_grad for n, p in bare_parameters(part)}
     if isinstance(part, Optimizer) and not is_split(parts):  # 切了片的参数会换，认不准
-        named = [(f"{n}.{i}", p) for n, m in models(parts).items() for i, p in m.named_parameters()]
+        named = [(f"{n}.{i}", p) for n, m in models(parts).items() for i, p in bare_parameters(m)]
         known = {id(parameter): name for name, parameter in reversed(named)}
         groups = [group["params"] for group in part.param_groups]
         found["groups"] = [[known.get(id(p)) for p in group] for group in groups]
@@ -127,7 +128,7 @@ def check_names(saved: Parts, parts: Parts) -> None:
 
 def models(parts: Parts) -> dict[str, nn.Module]:
     """其中的模型，去掉了包装。"""
-    return {name: _bare(part) for name, part in parts.items() if isinstance(part, nn.Module)}
+    return {name: unwrap(part) for name, part in parts.items() if isinstance(part, nn.Module)}
 
 
 def parameters(parts: Parts) -> list[Tensor]:
@@ -137,7 +138,7 @@ def parameters(parts: Parts) -> list[Tensor]:
 
 def class_name(part: Any) -> str:
     """类名，如 ``"AdamW"``；包装不算，FSDP2 切成片的模型也还叫原来的名字；调度器连里面的也写。"""
-    name = schedule_kind(part) if isinstance(part, _SCHEDULES) else type(_bare(part)).__name__
+    name = schedule_kind(part) if isinstance(part, _SCHEDULES) else type(unwrap(part)).__name__
     return name.removeprefix("FSDP") if is_split({"": part}) else name
 
 
@@ -172,13 +173,15 @@ def _set_state(part: Any, saved: Any) -> None:
         part.update(saved)
     elif isinstance(part, list):
         part[:] = saved
+    elif isinstance(part, nn.Module):
+        load_bare(part, saved)
     else:
-        _bare(part).load_state_dict(saved)
+        part.load_state_dict(saved)
 
 
 def _check(name: str, part: Any, saved: Any, now: Layout, then: Layout) -> None:
     if isinstance(part, nn.Module):
-        check_matches(_bare(part), saved)
+        check_matches(part, saved)
     elif now["class"] != then["class"]:
         raise MismatchError(
             f"{name} 应与存档相同，存档里是 {then['class']}，现在是 {now['class']}。"
@@ -206,11 +209,8 @@ def _changes(name: str, part: Any, saved: Any, layout: Layout) -> list[str]:
             now, then = _shown(new), _shown(old)
             for key in (key for key in now if key in then and now[key] != then[key]):
                 found[key] = f"{name} 的 {key} 存档 {then[key]}，现在 {now[key]}，用存档里的"
+    named = dict(bare_parameters(part)) if "trainable" in layout else {}
     for inner, flag in layout.get("trainable", {}).items():
-        if _bare(part).get_parameter(inner).requires_grad != flag:
+        if named[inner].requires_grad != flag:
             found[inner] = f"{name}.{inner} 的 requires_grad 照存档改成了 {flag}"
     return list(found.values())
-
-
-def _bare(part: Any) -> Any:
-    return unwrap(part) if isinstance(part, nn.Module) else part

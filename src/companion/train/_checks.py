@@ -2,6 +2,8 @@
 
 import copy
 import inspect
+import warnings
+from collections import Counter, defaultdict
 from collections.abc import Iterable
 from typing import Any
 
@@ -19,6 +21,8 @@ from companion.optim import EMA, PerStep, check_scheduler, schedule_total
 from companion.run import Run
 from companion.train._means import EMPTY
 from companion.train._progress import size
+
+_Embeddings = nn.Embedding | nn.EmbeddingBag
 
 
 def check_ema(ema: Any, model: nn.Module) -> None:
@@ -92,6 +96,38 @@ def check_optimizer(model: nn.Module, optimizer: Any) -> None:
             "一步里要算好几次损失。请换成 SGD、AdamW 等；确实要用它，就自己写循环，存档用 Run。"
         )
     _check_fits(model, [p for group in optimizer.param_groups for p in group["params"]])
+    _check_sparse(model, optimizer)
+
+
+def _check_sparse(model: nn.Module, optimizer: Any) -> None:
+    """``sparse=True`` 的嵌入层，梯度是稀疏的，优化器收得下就什么也不做：拿一个小的问它自己。"""
+    modules = list(model.modules())
+    uses = Counter(id(p) for module in modules for p in module.parameters(recurse=False))
+    weights = [m.weight for m in modules if isinstance(m, _Embeddings) and m.sparse]
+    for weight in weights if isinstance(optimizer, Optimizer) else []:
+        groups = [g for g in optimizer.param_groups if any(p is weight for p in g["params"])]
+        if not groups or uses[id(weight)] > 1 or not weight.requires_grad or weight.is_meta:
+            continue  # 与别的层共用的，加起来是稠密的
+        small = nn.Parameter(torch.zeros(1, 1, dtype=weight.dtype, device=weight.device))
+        small.grad = torch.zeros_like(small).to_sparse()
+        asked = copy.copy(optimizer)
+        asked.param_groups, asked.state = [groups[0] | {"params": [small]}], defaultdict(dict)
+        try:
+            with warnings.catch_warnings(action="ignore"):
+                asked.step()
+        except RuntimeError as error:
+            refuse_sparse(optimizer, error)
+        except (AttributeError, TypeError, KeyError):  # 自己写的优化器，这样问不了
+            return
+
+
+def refuse_sparse(optimizer: Any, error: RuntimeError) -> None:
+    """``optimizer.step()`` 的错要是因为它不收稀疏（或稠密）的梯度，就说清楚；不是，什么也不做。"""
+    if "sparse" in str(error).lower():
+        raise ArgumentError(
+            f"{type(optimizer).__name__} 应收得下模型的梯度，实际不收：{str(error).rstrip('.')}。请"
+            "去掉嵌入层的 sparse=True，或换成稀疏、稠密都收的 SGD、Adagrad（不加 weight_decay）。"
+        ) from error
 
 
 def _check_fits(model: nn.Module, held: list[Any]) -> None:

@@ -2,14 +2,23 @@
 
 import copy
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from itertools import islice
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import UninitializedBuffer, is_lazy
 from torch.optim import Adam, Optimizer
 
-from companion._common import eval_mode, random_state_kept, say, train_mode
+from companion._common import (
+    eval_mode,
+    overwrite,
+    random_state_kept,
+    say,
+    stored,
+    train_mode,
+)
 from companion.errors import ArgumentError, DataError
 from companion.metrics import Metric
 from companion.train._checks import check_batch_norm
@@ -42,18 +51,18 @@ def overfit_one_batch(
         steps: 练几步，至少 2。
 
     Raises:
-        ArgumentError: 参数全冻结了，或 ``steps`` 太少。
+        ArgumentError: 参数全冻结了；``steps`` 太少；``step`` 用的不是交给它的 ``model``。
     """
     if steps < 2:
         raise ArgumentError(f"steps 至少为 2，实际是 {steps}。背一批通常要一两百步。")
-    copied, _ = _copied(model, None)
+    copied, _, how = _copied(model, None, {"loss": loss, "step": step})
     train_mode(copied)
     if not any(parameter.requires_grad for parameter in copied.parameters()):
         raise ArgumentError("模型应有可以训练的参数，实际全冻结了（requires_grad 都是 False）。")
-    forward, optimizer = make_forward(copied, loss, step), Adam(copied.parameters(), lr=lr)
+    forward, optimizer = make_forward(copied, **how), Adam(copied.parameters(), lr=lr)
     losses: list[Tensor] = []
     idle = ""
-    with random_state_kept():
+    with random_state_kept(), _untouched(model, copied):
         for _ in range(steps):
             out = forward(batch)
             optimizer.zero_grad()
@@ -82,25 +91,25 @@ def dry_run(
 ) -> Record:
     """用副本练 2 批、验证 1 批，返回 ``fit`` 会有的那条记录，并印出各处的形状。
 
-    参数同 ``fit``；``fit`` 会报的错，这里几秒钟就报。模型、优化器、指标、随机数和加载器都回到
-    原样；从 ``IterableDataset`` 取走的样本还不回去。
+    参数同 ``fit``；``fit`` 会报的错，这里几秒钟就报。模型、优化器、损失、指标、随机数和加载器都回到
+    原样；从 ``IterableDataset`` 取走的样本还不回去。``step`` 里要用交给它的 ``model``。
 
     Raises:
         DataError: ``train`` 或 ``valid`` 是空的，或是只能走一遍的生成器。
         ArgumentError, ShapeError, DtypeError, NonFiniteError: 同 ``fit``。
     """
-    how: Any = {"loss": loss, "step": step, "precision": precision}
     check_batch_norm(model, train)  # 只练头两批，看不到最后一批
     with random_state_kept():
         first = _peek(train, 2)
         judged = None if valid is None else _peek(valid, 1)
-        copied, copied_optimizer = _copied(model, optimizer)
-        how |= {"metrics": copy.deepcopy(metrics), "accumulate": accumulate, "clip_norm": clip_norm}
-        record = fit(
-            copied, first, judged, optimizer=copied_optimizer, epochs=1, progress=False, **how
-        ).records[0]
-        with eval_mode(copied), torch.no_grad():
-            out = make_forward(copied, loss, step, precision)(first[0])
+        given = {"loss": loss, "step": step, "metrics": metrics}
+        copied, copied_optimizer, how = _copied(model, optimizer, given)
+        options: Any = {"precision": precision, "accumulate": accumulate, "clip_norm": clip_norm}
+        options |= how | {"optimizer": copied_optimizer, "epochs": 1, "progress": False}
+        with _untouched(model, copied):
+            record = fit(copied, first, judged, **options).records[0]
+            with eval_mode(copied), torch.no_grad():
+                out = make_forward(copied, how["loss"], how["step"], precision)(first[0])
     tested = f"{len(first)} 批训练" + ("" if judged is None else "、1 批验证")
     say(f"试跑通过：{tested}，用的是副本，模型、优化器、随机数和加载器都没有动。")
     say(f"  一批  {_shapes(first[0])}")
@@ -111,9 +120,17 @@ def dry_run(
     return record
 
 
-def _copied(model: nn.Module, optimizer: Any) -> tuple[nn.Module, Any]:
-    """模型和优化器的副本，一起复制，才还是它的参数。模型留着的中间结果（非叶张量）换成不带图的。"""
-    memo: dict[int, Any] = {}
+def _copied(
+    model: nn.Module, optimizer: Any, others: dict[str, Any]
+) -> tuple[nn.Module, Any, dict[str, Any]]:
+    """模型、优化器和 ``others`` 的副本，一起复制：优化器里的、损失拿着的，才还是同一个模型。
+
+    模型留着的中间结果（非叶张量）换成不带图的。函数和方法不复制，它们用了什么由 ``_untouched`` 看。
+    """
+    fresh: Any = UninitializedBuffer  # 它不会复制自己
+    lazy = [buffer for buffer in model.buffers() if is_lazy(buffer)]
+    memo: dict[int, Any] = {id(b): fresh(device=b.device, dtype=b.dtype) for b in lazy}
+    memo |= {id(f): f for f in others.values() if callable(f) and not isinstance(f, nn.Module)}
     pending: list[Any] = [vars(module) for module in model.modules()]
     for value in pending:  # 边走边加：列表、字典里也可能有
         inside = value.values() if isinstance(value, dict) else value
@@ -123,13 +140,50 @@ def _copied(model: nn.Module, optimizer: Any) -> tuple[nn.Module, Any]:
             elif isinstance(item, list | tuple | dict):
                 pending.append(item)
     try:
-        copied, its_optimizer = copy.deepcopy((model, optimizer), memo)
+        return copy.deepcopy((model, optimizer, others), memo)
     except Exception as error:
         raise ArgumentError(
-            f"模型应能复制一份（copy.deepcopy），好在副本上试，实际不能：{error}。"
-            "锁、打开的文件等请别放在模型里。"
+            f"模型应能复制一份（copy.deepcopy），损失、指标也是，好在副本上试，实际不能：{error}。"
+            "锁、打开的文件等请别放在里面。"
         ) from error
-    return copied, its_optimizer
+
+
+@contextmanager
+def _untouched(model: nn.Module, copied: nn.Module) -> Iterator[None]:
+    """期间谁用到了原来的模型就报错，它的参数、缓冲区、梯度和状态都换回来：试的是副本，用它就试错了。"""
+    modules = set(model.modules()) - set(copied.modules())
+    modes = [(module, module.training) for module in modules]
+    parameters = set(model.parameters()) - set(copied.parameters())
+    grads = [(p, p.grad) for p in parameters if not is_lazy(p)]
+    tensors = [*parameters, *(set(model.buffers()) - set(copied.buffers()))]
+    tensors += [grad for _, grad in grads if grad is not None]
+    full = [tensor for tensor in tensors if not (is_lazy(tensor) or tensor.is_meta)]
+    kept = [(tensor, tensor._version, tensor.detach().clone()) for tensor in full]
+    hooks: list[Any] = [module.register_forward_pre_hook(_refuse) for module in modules]
+    hooks += [p.register_hook(_refuse) for p, _ in grads if p.requires_grad]
+    written = False
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
+        for module, training in modes:
+            module.training = training
+        for parameter, grad in grads:
+            parameter.grad = grad
+        for tensor, version, value in kept:
+            written |= tensor._version != version
+            if not all(map(torch.equal, stored(tensor), stored(value))):  # 批归一化改了也不记版本
+                overwrite(tensor.data, value)
+    if written:
+        _refuse()
+
+
+def _refuse(*_: Any) -> None:
+    raise ArgumentError(
+        "试跑用的是模型的副本，step 和损失应只用交给它的 model，实际用到了原来的那个（外面的变量、"
+        "self 上的，或模型里的 lambda）。请写成 def step(model, batch)，里面用参数 model。"
+    )
 
 
 def _check_dense(model: nn.Module) -> None:

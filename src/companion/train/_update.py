@@ -33,6 +33,7 @@ from companion.train._checks import (
     check_optimizer,
     check_schedule,
     check_wrapped,
+    refuse_sparse,
 )
 
 
@@ -225,11 +226,15 @@ class Update:
 
     def _apply(self) -> bool:
         """更新参数；``fp16`` 的梯度里有 inf 时跳过，返回有没有更新。"""
-        if self.scaler is None:
-            self.optimizer.step()
-            return True
-        scale = self.scaler.get_scale()
-        self.scaler.step(self.optimizer)
+        try:
+            if self.scaler is None:
+                self.optimizer.step()
+                return True
+            scale = self.scaler.get_scale()
+            self.scaler.step(self.optimizer)
+        except RuntimeError as error:
+            refuse_sparse(self.optimizer, error)
+            raise
         self.scaler.update()
         return self.scaler.get_scale() >= scale
 

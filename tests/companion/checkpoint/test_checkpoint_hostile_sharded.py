@@ -268,6 +268,19 @@ def test_a_save_without_our_description_is_explained(tmp_path):
         load_sharded(save, *make())
 
 
+@pytest.mark.parametrize("load", ["weights", "all"])
+def test_numbers_out_of_the_range_of_the_model_are_refused_before_it_changes(tmp_path, load):
+    model, optimizer = make()
+    nn.init.constant_(model.weight, 1e6)
+    save = save_sharded(tmp_path, model, optimizer, {}, step=1)
+    half, its = make()
+    half.half()
+    before = half.weight.clone()
+    with pytest.raises(MismatchError, match=r"weight 应为 torch\.float16.*有的数超出了范围"):
+        load_sharded_weights(save, half) if load == "weights" else load_sharded(save, half, its)
+    assert torch.equal(half.weight, before)
+
+
 @pytest.mark.filterwarnings("ignore:torch.distributed is disabled")
 def test_a_save_is_readable_with_dcp_itself(tmp_path):
     model, optimizer = make()

@@ -7,7 +7,12 @@ import pytest
 import torch
 from torch import nn
 
-from companion.checkpoint import check_matches, export_weights, import_weights
+from companion.checkpoint import (
+    check_matches,
+    export_weights,
+    import_weights,
+    save_checkpoint,
+)
 from companion.errors import ArgumentError, CheckpointError, CorruptCheckpointError, MismatchError
 
 safetensors = pytest.importorskip("safetensors.torch", reason="没有安装 safetensors")
@@ -236,3 +241,146 @@ def test_a_pipe_or_a_folder_is_no_weights_file_and_never_waited_for(tmp_path):
     for path in (tmp_path / "pipe", tmp_path, "/dev/zero"):
         with pytest.raises(CorruptCheckpointError, match="应是 safetensors 文件"):
             import_weights(nn.Linear(3, 2), path)
+
+
+# —— 什么样的张量都原样回来，或者不写
+
+
+class Holds(nn.Module):
+    def __init__(self, value):
+        super().__init__()
+        self.register_buffer("value", value)
+
+
+X = torch.randn(4, 6, generator=torch.Generator().manual_seed(0))
+Z = torch.complex(X[:2], X[2:])
+EXPORTED = {
+    "conjugate": Z.conj(),
+    "negative": Z.conj().imag,
+    "both": Z.mH.imag,
+    "conjugate transposed": Z.mH,
+    "expanded": X[:, :1].expand(4, 5),
+    "transposed": X.t(),
+    "sliced": X[:, 1:3],
+    "strided": X[::2, ::3],
+    "channels last": X.view(1, 2, 3, 4).to(memory_format=torch.channels_last),
+    "no dimensions": torch.tensor(2.5),
+    "one conjugate": torch.tensor(1 + 2j).conj(),
+    "empty": torch.empty(0, 3),
+    "bool": X > 0,
+    "uint16": torch.tensor([1, 65535]).to(torch.uint16),
+    "uint64": torch.tensor([-1]).to(torch.uint64),
+    "bfloat16": X.bfloat16(),
+    "float8": X.to(torch.float8_e4m3fn),
+    "float8 of powers": X.abs().to(torch.float8_e8m0fnu),
+    "float4": torch.arange(4, dtype=torch.uint8).view(torch.float4_e2m1fn_x2),
+    "nan and -0": torch.tensor([float("nan"), -0.0, float("-inf")]),
+}
+
+
+def bits(value):
+    value = torch.view_as_real(value.resolve_conj()) if value.is_complex() else value
+    return value.resolve_neg().contiguous().reshape(-1).view(torch.uint8)
+
+
+@pytest.mark.parametrize("kind", EXPORTED)
+def test_every_dense_tensor_comes_back_bit_for_bit(tmp_path, kind):
+    value = EXPORTED[kind]
+    model, other = Holds(value), Holds(torch.empty_like(value).contiguous())
+    path = export_weights(model, tmp_path / "w.safetensors")
+    for found in (
+        safetensors.load_file(path)["value"],
+        (import_weights(other, path), other.value)[1],
+    ):
+        assert (found.dtype, found.shape) == (value.dtype, value.shape)
+        assert torch.equal(bits(found), bits(value))
+
+
+def test_a_tensor_and_its_conjugate_are_two_tensors_though_they_share_their_bytes(tmp_path):
+    model, other = nn.Module(), nn.Module()
+    for module, base in ((model, Z.clone()), (other, torch.zeros_like(Z))):
+        module.register_buffer("one", base)
+        module.register_buffer("two", base.conj() if module is model else base.clone())
+    import_weights(other, export_weights(model, tmp_path / "w.safetensors"))
+    assert torch.equal(other.one, Z) and torch.equal(other.two, Z.conj())
+
+
+REFUSED = {
+    "strided nested": lambda: torch.nested.nested_tensor([X[0], X[1, :3]]),
+    "jagged nested": lambda: torch.nested.nested_tensor([X, X[:2]], layout=torch.jagged),
+    "meta": lambda: X.to("meta"),
+    "sparse": X.to_sparse,
+    "csr": X.to_sparse_csr,
+    "mkldnn": X.to_mkldnn,
+    "quantized": lambda: torch.quantize_per_tensor(X, 0.1, 0, torch.qint8),
+    "complex32": lambda: Z.to(torch.complex32),
+    "complex128": lambda: Z.to(torch.complex128),
+    "uint1": lambda: torch.zeros(2, dtype=torch.uint8).view(torch.uint1),
+}
+QUIET = ("The PyTorch API of nested", "Sparse CSR", "torch.quantize_per", "ComplexHalf", "Complex")
+
+
+@pytest.mark.filterwarnings(*(f"ignore:{start}" for start in QUIET))
+@pytest.mark.parametrize("kind", REFUSED)
+def test_what_would_not_come_back_is_refused_in_one_line_before_anything_is_written(tmp_path, kind):
+    if kind == "mkldnn" and not torch.backends.mkldnn.is_available():
+        pytest.skip("没有 mkldnn")
+    with pytest.raises(ArgumentError, match=r"safetensors 只装.*实际 value .*请") as caught:
+        export_weights(Holds(REFUSED[kind]()), tmp_path / "new" / "w.safetensors")
+    assert "\n" not in str(caught.value) and list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.filterwarnings(*(f"ignore:{start}" for start in QUIET))
+@pytest.mark.parametrize("kind", ["strided nested", "jagged nested", "meta", "quantized", "uint1"])
+def test_a_save_refuses_what_it_could_not_read_back(tmp_path, kind):
+    with pytest.raises(ArgumentError, match=r"state\.value 应是"):
+        save_checkpoint(tmp_path / "new", {"value": REFUSED[kind]()}, step=1)
+    assert list(tmp_path.iterdir()) == []
+
+
+# —— 装进窄一些的 dtype
+
+TOO_WIDE = {
+    "int64 to uint8": (torch.tensor([300]), torch.uint8),
+    "negative to unsigned": (torch.tensor([-1], dtype=torch.int8), torch.uint8),
+    "uint64 to int64": (torch.tensor([-1]).to(torch.uint64), torch.int64),
+    "float32 to float16": (torch.tensor([1e6]), torch.float16),
+    "float64 to float32": (torch.tensor([1e300], dtype=torch.float64), torch.float32),
+    "float32 to float8": (torch.tensor([1e6]), torch.float8_e5m2),
+    "float8 that saturates": (torch.tensor([1e6]), torch.float8_e4m3fn),
+    "infinity to float8": (torch.tensor([float("inf")]), torch.float8_e4m3fn),
+    "a sign to powers": (torch.tensor([-1.0]), torch.float8_e8m0fnu),
+    "complex": (torch.tensor([1e300j], dtype=torch.complex128), torch.complex64),
+}
+ROUNDED = {
+    "float64 to float32": (torch.tensor([1 / 3, 1e-300], dtype=torch.float64), torch.float32),
+    "float32 to bfloat16": (torch.tensor([1 / 3, 3e38]), torch.bfloat16),
+    "float32 to float8": (torch.tensor([1 / 3, 400.0, 1e-9]), torch.float8_e4m3fn),
+    "inf and nan": (torch.tensor([float("-inf"), float("nan")]), torch.float16),
+    "int64 to uint8": (torch.tensor([0, 255]), torch.uint8),
+    "int8 to int64": (torch.tensor([-128, 127], dtype=torch.int8), torch.int64),
+}
+
+
+@pytest.mark.parametrize("kind", TOO_WIDE)
+def test_a_number_out_of_the_range_of_the_model_is_refused_by_name(kind):
+    value, dtype = TOO_WIDE[kind]
+    model = Holds(torch.ones(1).to(dtype))
+    wanted = rf"装不下：value 应为 {dtype}，实际是 {value.dtype}，有的数超出了范围。"
+    with pytest.raises(MismatchError, match=wanted):
+        check_matches(model, {"value": value})
+    assert torch.equal(bits(model.value), bits(torch.ones(1).to(dtype)))
+
+
+@pytest.mark.parametrize("kind", ROUNDED)
+def test_rounding_is_allowed(kind):
+    value, dtype = ROUNDED[kind]
+    check_matches(Holds(torch.empty(value.shape, dtype=dtype)), {"value": value})
+
+
+def test_a_file_out_of_range_leaves_the_model_alone(tmp_path):
+    model = Holds(torch.ones(1, dtype=torch.uint8))
+    path = export_weights(Holds(torch.tensor([300])), tmp_path / "w.safetensors")
+    with pytest.raises(MismatchError, match="有的数超出了范围"):
+        import_weights(model, path)
+    assert model.value.item() == 1

@@ -155,6 +155,57 @@ def test_memory_does_not_change_the_gradients():
     assert all(map(torch.equal, plain, [parameter.grad for parameter in model.parameters()]))
 
 
+ACTIVATIONS = 4 * 32 * (64 + 128)
+
+
+@pytest.mark.parametrize("device", ["cpu", "meta"])
+def test_memory_on_the_meta_device_is_what_it_would_be(device):
+    model, x = network()
+    model, x = model.to("meta"), x.to("meta")
+    found = memory(lambda: model(x), device, exclude=model.parameters())
+    assert found == Memory(ACTIVATIONS, None)
+    assert memory(lambda: model(x), device).saved_bytes == ACTIVATIONS + 4 * 128 * 10
+
+
+WRAPPED = {
+    "eager": lambda m: torch.compile(m, backend="eager"),
+    "aot": lambda m: torch.compile(m, backend="aot_eager"),
+    "parallel": nn.DataParallel,
+    "layer": lambda m: nn.Sequential(torch.compile(m[0], backend="eager"), *m[1:]),
+}
+
+
+@pytest.mark.parametrize("kind", WRAPPED)
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")  # 编译时
+def test_memory_of_a_wrapped_model_is_that_of_the_plain_one(kind):
+    model, x = network()
+    wrapped = WRAPPED[kind](model)
+    for _ in range(2):  # 编译的那一次，和之后的
+        found = memory(lambda: wrapped(x).sum().backward(), exclude=wrapped.parameters())
+        assert found.saved_bytes == ACTIVATIONS
+
+
+def test_memory_of_sparse_nested_shared_and_expanded_tensors_by_hand():
+    table, weight = torch.eye(4).to_sparse(), nn.Parameter(torch.ones(4, 2))
+    found = memory(lambda: torch.sparse.mm(table, weight))
+    assert found.saved_bytes == 4 * 4 + 2 * 4 * 8  # 4 个数，2 行 int64 的下标
+    layer, rows = nn.Linear(8, 2), [torch.ones(2, 8), torch.ones(3, 8)]
+    jagged = torch.nested.nested_tensor(rows, layout=torch.jagged)
+    found = memory(lambda: layer(jagged), exclude=layer.parameters())
+    assert found.saved_bytes == 4 * 5 * 8 + 3 * 8  # 5 行，3 个 int64 的起点
+    assert memory(lambda: layer(jagged), exclude=[*layer.parameters(), jagged]).saved_bytes == 0
+    data = torch.ones(1000, 8)
+    assert memory(lambda: layer(data[:4])).saved_bytes == 4 * 8000  # 一小片，整块都留着
+    one = torch.ones(1, 8, requires_grad=True)
+    assert memory(lambda: one.expand(100, 8).square()).saved_bytes == 4 * 8
+
+
+def test_memory_cannot_exclude_what_has_no_shape_yet():
+    model = nn.LazyLinear(2)
+    with pytest.raises(ArgumentError, match="exclude 里的应已有形状"):
+        memory(lambda: model(torch.ones(1, 3)), exclude=model.parameters())
+
+
 def test_memory_says_what_it_could_not_measure():
     assert repr(Memory(1536, None)) == "为反向留着 1.5 KiB；设备内存的最高点 量不到"
     assert repr(Memory(3 * 2**19, 2**30)) == "为反向留着 1.5 MiB；设备内存的最高点 1024 MiB"

@@ -165,3 +165,15 @@ def test_the_table_reads_line_by_line():
         "合计                  1 204  4 800",
         "要训练 1 200，冻结 4",
     ]
+
+
+def test_an_expanded_buffer_is_left_as_it_was():
+    model = nn.Linear(2, 2)
+    model.register_buffer("value", torch.ones(1, 3).expand(2, 3))
+    assert summary(model, torch.ones(1, 2)).params == 6
+    assert torch.equal(model.value, torch.ones(2, 3))
+
+
+def test_a_lazy_buffer_is_explained_as_a_lazy_parameter_is():
+    with pytest.raises(ArgumentError, match=r"实际 0\.running_mean 还没有"):
+        summary(nn.Sequential(nn.LazyBatchNorm1d(affine=False)), torch.ones(2, 3))

@@ -7,6 +7,7 @@ from torch import nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
 from torch.nn.parallel import DistributedDataParallel
+from torch.nn.utils import parametrizations, parametrize
 
 from companion.errors import ArgumentError, MismatchError
 from companion.optim import EMA, LAMB, decay_groups
@@ -172,6 +173,126 @@ def test_ema_needs_a_decay_below_one(decay):
         EMA(nn.Linear(1, 1), decay=decay)
 
 
+def holding(value):
+    model = nn.Linear(1, 1)
+    kind = nn.Parameter if value.is_floating_point() or value.is_complex() else nn.Buffer
+    model.value = kind(value)
+    return model
+
+
+NARROW = (torch.float8_e4m3fn, torch.float8_e5m2, torch.float16, torch.bfloat16, torch.complex32)
+
+
+@pytest.mark.parametrize("dtype", NARROW, ids=str)
+@pytest.mark.filterwarnings("ignore:ComplexHalf")
+def test_ema_averages_every_narrow_dtype_in_a_wider_one(dtype):
+    model = holding(torch.ones(2).to(dtype))
+    ema = EMA(model, decay=0.75, warmup=False)
+    model.value.data = torch.tensor([2.0, -3.0]).to(dtype)
+    ema.update()
+    ema.load_state_dict(copy.deepcopy(ema.state_dict()))
+    expected = torch.tensor([1.25, 0.0])
+    assert torch.equal(
+        ema.state_dict()["average"]["value"],
+        expected.to(torch.complex64) if dtype.is_complex else expected,
+    )
+    with ema.average():
+        assert model.value.dtype == dtype
+        assert torch.equal(model.value.to(torch.complex64), expected.to(torch.complex64))
+    assert torch.equal(model.value.to(torch.complex64), torch.tensor([2.0 + 0j, -3.0]))
+
+
+COPIED = {
+    "int64": torch.tensor([3]),
+    "bool": torch.tensor([True]),
+    "uint64": torch.tensor([-1]).to(torch.uint64),
+    "inf in float8": torch.tensor([float("inf"), 1]).to(torch.float8_e5m2),
+    "float4": torch.zeros(2, dtype=torch.uint8).view(torch.float4_e2m1fn_x2),
+}
+
+
+@pytest.mark.parametrize("kind", COPIED)
+def test_ema_copies_what_has_no_mean(kind):
+    model = nn.Linear(1, 1)
+    model.register_buffer("value", COPIED[kind])
+    ema = EMA(model)
+    ema.update()
+    with ema.average():
+        same = [x.view(torch.uint8) for x in (model.value, COPIED[kind])]
+        assert torch.equal(*same)
+
+
+def test_a_mask_filled_after_the_average_was_built_is_never_nan():
+    model = nn.BatchNorm1d(2)
+    model.register_buffer("mask", torch.zeros(2))
+    ema = EMA(model, decay=0.5, warmup=False)
+    model.mask[0], model.running_mean[:] = float("-inf"), 4.0
+    for _ in range(3):
+        ema.update()
+    with ema.average():
+        assert model.mask.tolist() == [float("-inf"), 0.0]
+        assert model.running_mean.tolist() == [3.5, 3.5]
+
+
+def test_an_expanded_buffer_is_averaged_and_put_back():
+    model = nn.Linear(1, 1)
+    model.register_buffer("value", torch.ones(1, 3).expand(2, 3))
+    ema = EMA(model, decay=0.5, warmup=False)
+    model.value = torch.full((1, 3), 2.0).expand(2, 3)
+    ema.update()
+    with ema.average():
+        assert torch.equal(model.value, torch.full((2, 3), 1.5))
+    assert torch.equal(model.value, torch.full((2, 3), 2.0))
+
+
+def later(change):
+    model = nn.Linear(2, 2)
+    ema = EMA(model)
+    change(model)
+    return ema
+
+
+CHANGED = {
+    "added": (
+        lambda m: m.register_buffer("late", torch.ones(2)),
+        r"late 那时是 没有，现在是 \(2,\)",
+    ),
+    "dropped": (lambda m: setattr(m, "bias", None), r"bias 那时是 \(2,\)，现在是 没有"),
+    "reshaped": (lambda m: setattr(m, "bias", nn.Parameter(torch.ones(1))), r"现在是 \(1,\)"),
+}
+
+
+@pytest.mark.parametrize("change", CHANGED)
+def test_ema_says_that_the_model_was_changed_after_it_was_built(change):
+    ema = later(CHANGED[change][0])
+    for action in (ema.update, lambda: ema.average().__enter__()):
+        with pytest.raises(ArgumentError, match=CHANGED[change][1]):
+            action()
+
+
+def test_ema_refuses_numbers_out_of_its_range_and_other_kinds():
+    ema, kept = EMA(nn.Linear(1, 1)), torch.tensor([1e300], dtype=torch.float64)
+    for bad in (kept, torch.tensor([1]), torch.tensor([1j])):
+        before = copy.deepcopy(ema.state_dict())
+        with pytest.raises(MismatchError, match=r"bias 应为 torch\.float32，实际是"):
+            ema.load_state_dict({"updates": 1, "average": before["average"] | {"bias": bad}})
+        torch.testing.assert_close(ema.state_dict(), before, rtol=0, atol=0)
+
+
+UNNUMBERED = {
+    "meta": lambda: torch.ones(2, device="meta"),
+    "nested": lambda: torch.nested.nested_tensor([torch.ones(1), torch.ones(2)]),
+    "sparse": lambda: torch.eye(2).to_sparse(),
+}
+
+
+@pytest.mark.parametrize("kind", UNNUMBERED)
+@pytest.mark.filterwarnings("ignore:The PyTorch API of nested")
+def test_ema_refuses_tensors_without_dense_numbers_by_name(kind):
+    with pytest.raises(ArgumentError, match=r"实际 value .*，再建 EMA。"):
+        EMA(holding(UNNUMBERED[kind]()))
+
+
 # LAMB
 
 
@@ -319,3 +440,66 @@ def test_the_groups_train_with_any_optimizer():
     torch.testing.assert_close(model[0].weight.detach(), weight * (1 - 0.1 * 0.5))
     assert torch.equal(model[0].bias, biases)
     assert torch.equal(model[1].weight, torch.ones(4, dtype=torch.float64))
+
+
+def parametrized(make):
+    """同一种模型的各层，原样的和参数化过的。"""
+    plain, other = make(), make()
+    for tensor in ("weight", "bias"):
+        if getattr(other[0], tensor, None) is not None:
+            parametrize.register_parametrization(other[0], tensor, Scaled())
+    return plain, other
+
+
+class Scaled(nn.Module):
+    """存的是除以 2 拉平了的，所以看存的那个就看错了。"""
+
+    def forward(self, flat):
+        return 2 * flat.view(self.shape)
+
+    def right_inverse(self, value):
+        self.shape = value.shape
+        return value.flatten() / 2
+
+
+LAYERS = {
+    "linear": lambda: nn.Linear(3, 2),
+    "conv": lambda: nn.Conv2d(1, 2, 3),
+    "embedding": lambda: nn.Embedding(5, 4),
+    "bag": lambda: nn.EmbeddingBag(5, 4),
+    "layer norm": lambda: nn.LayerNorm((2, 3)),
+    "batch norm": lambda: nn.BatchNorm2d(3),
+}
+
+
+@pytest.mark.parametrize("embeddings", [False, True])
+@pytest.mark.parametrize("kind", LAYERS)
+def test_a_parametrized_layer_is_grouped_as_the_plain_one(kind, embeddings):
+    plain, other = parametrized(lambda: nn.Sequential(LAYERS[kind]()))
+    expected = [named(plain, g) for g in decay_groups(plain, 0.1, embeddings=embeddings)]
+    groups = decay_groups(other, 0.1, embeddings=embeddings)
+    short = [{f"0.{n.split('.')[2]}" for n in named(other, group)} for group in groups]
+    assert short == expected
+
+
+def test_both_parts_of_a_normed_weight_decay_and_spectral_norm_is_not_moved():
+    model = nn.Sequential(
+        parametrizations.weight_norm(nn.Linear(3, 2)),
+        parametrizations.spectral_norm(nn.Linear(2, 2)),
+        parametrizations.weight_norm(nn.Embedding(5, 4)),
+    )
+    before = snapshot(model)
+    decayed, spared = decay_groups(model, 0.1)
+    weight = "parametrizations.weight.original"
+    assert named(model, decayed) == {f"0.{weight}0", f"0.{weight}1", f"1.{weight}"}
+    assert named(model, spared) == {"0.bias", "1.bias", f"2.{weight}0", f"2.{weight}1"}
+    assert all(torch.equal(value, before[name]) for name, value in snapshot(model).items())
+    assert model.training and model[1].parametrizations.weight[0].training
+
+
+def test_a_layer_without_shapes_cannot_be_grouped_yet():
+    model = nn.Sequential(nn.LazyLinear(3))
+    with pytest.raises(ArgumentError, match=r"LazyLinear 的 weight 还没有。请先用一批数据"):
+        decay_groups(model, 0.1)
+    model(torch.ones(1, 2))
+    assert named(model, decay_groups(model, 0.1)[0]) == {"0.weight"}

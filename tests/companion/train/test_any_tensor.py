@@ -5,7 +5,7 @@ import threading
 
 import pytest
 import torch
-from torch import nn
+from torch import nn, optim
 from torch.nn import functional as F
 
 from companion.checkpoint import export_weights, import_weights
@@ -14,7 +14,7 @@ from companion.errors import ArgumentError
 from companion.measure import memory
 from companion.optim import EMA, LAMB
 from companion.run import Run
-from companion.train import dry_run, fit, overfit_one_batch
+from companion.train import Update, dry_run, fit, overfit_one_batch
 
 X = torch.randn(40, 6, generator=torch.Generator().manual_seed(0))
 Y = torch.arange(40) % 3
@@ -93,6 +93,20 @@ def test_lamb_without_scaling_is_adamw_on_complex_weights_too():
     assert torch.allclose(*found, rtol=1e-6)
 
 
+def test_lamb_moves_a_conjugate_as_it_moves_the_same_numbers_written_out():
+    found = []
+    numbers = torch.tensor([1 + 2j, -3 + 0.5j])
+    for start in (numbers.clone(), numbers.conj().resolve_conj().conj()):
+        weight = nn.Parameter(start)
+        optimizer = LAMB([weight], lr=0.1, weight_decay=0.1)
+        for _ in range(3):
+            optimizer.zero_grad()
+            (weight - 3).abs().square().sum().backward()
+            optimizer.step()
+        found.append(weight.detach().resolve_conj())
+    assert weight.is_conj() and torch.allclose(*found, rtol=1e-6)
+
+
 def sparse_net():
     return nn.Sequential(nn.EmbeddingBag(20, 4, sparse=True), nn.Linear(4, 3))
 
@@ -160,3 +174,103 @@ def test_the_average_of_another_model_is_refused():
     }
     with pytest.raises(ArgumentError, match="ema 应平均这个 model"):
         fit(model, [(X, Y)], loss=F.cross_entropy, epochs=1, progress=False, **options)
+
+
+DENSE_ONLY = [
+    optim.Adam,
+    optim.AdamW,
+    optim.NAdam,
+    optim.RAdam,
+    optim.Adamax,
+    optim.Adadelta,
+    optim.RMSprop,
+    optim.Rprop,
+    optim.ASGD,
+]
+DENSE_ONLY += [optim.Adafactor, LAMB, lambda p: optim.SGD(p, lr=0.1, weight_decay=0.1)]
+DENSE_ONLY += [
+    lambda p: optim.Adagrad(p, weight_decay=0.1),
+    lambda p: optim.SGD(p, lr=0.1, fused=True),
+]
+ANY = [lambda p: optim.SGD(p, lr=0.1, momentum=0.9), optim.Adagrad]
+WORDS = torch.randint(20, (8, 5), generator=torch.Generator().manual_seed(0))
+
+
+def trained(model, make):
+    options = {"loss": F.cross_entropy, "epochs": 1, "progress": False}
+    return fit(model, [(WORDS, Y[:8])] * 2, optimizer=make(model.parameters()), **options)
+
+
+@pytest.mark.parametrize("make", DENSE_ONLY)
+def test_an_optimizer_that_wants_dense_gradients_is_refused_before_the_first_step(make):
+    model = sparse_net()
+    optimizer = make(model.parameters())
+    before = copy.deepcopy(optimizer.state_dict())
+    with pytest.raises(ArgumentError, match=r"请去掉.*sparse=True") as caught:
+        Update(model, optimizer)
+    assert "\n" not in str(caught.value)
+    torch.testing.assert_close(optimizer.state_dict(), before, rtol=0, atol=0)
+    assert all(p.grad is None for p in model.parameters())
+
+
+@pytest.mark.filterwarnings("ignore:Sparse invariant checks")
+@pytest.mark.parametrize("make", ANY)
+def test_an_optimizer_that_takes_sparse_gradients_trains_and_was_not_moved_by_the_question(make):
+    model = sparse_net()
+    twin = copy.deepcopy(model)
+    trained(model, make)
+    optimizer = make(twin.parameters())
+    for _ in range(2):
+        optimizer.zero_grad()
+        F.cross_entropy(twin(WORDS), Y[:8]).backward()
+        optimizer.step()
+    assert all(map(torch.equal, model.parameters(), twin.parameters()))
+
+
+class Functional(nn.Module):
+    """稀疏的梯度来自函数，看层看不出来。"""
+
+    def __init__(self):
+        super().__init__()
+        self.table, self.head = nn.Parameter(torch.ones(20, 4)), nn.Linear(4, 3)
+
+    def forward(self, words):
+        return self.head(F.embedding(words, self.table, sparse=True).mean(1))
+
+
+@pytest.mark.parametrize("precision", ["fp32", "fp16"])
+def test_sparse_gradients_that_no_layer_announces_are_explained_at_the_step(precision):
+    model = Functional()
+    optimizer = optim.AdamW(model.parameters())
+    update = Update(model, optimizer, precision=precision)
+    update.backward(F.cross_entropy(model(WORDS), Y[:8]), 8)
+    with pytest.raises(ArgumentError, match="AdamW 应收得下模型的梯度，实际不收"):
+        update.step()
+    with pytest.raises(ArgumentError, match="SparseAdam 应收得下模型的梯度，实际不收"):
+        trained(sparse_net(), optim.SparseAdam)
+
+
+def test_a_table_shared_with_a_dense_layer_or_frozen_trains_with_any_optimizer():
+    class Shared(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.table, self.head = nn.Embedding(20, 4, sparse=True), nn.Linear(4, 20, bias=False)
+            self.head.weight = self.table.weight
+
+        def forward(self, words):
+            return self.head(self.table(words).mean(1))
+
+    frozen = sparse_net()
+    frozen[0].requires_grad_(False)
+    for model in (Shared(), frozen):
+        assert len(trained(model, optim.AdamW)) == 1
+
+
+def test_an_error_of_the_optimizer_about_something_else_stays_what_it_is():
+    model = nn.Linear(6, 3)
+    optimizer = optim.SGD(model.parameters(), lr=0.1)
+    update = Update(model, optimizer)
+    optimizer.register_step_pre_hook(lambda *_: torch.ones(2) + torch.ones(3))
+    update.backward(model(X).sum(), 40)
+    with pytest.raises(RuntimeError, match="must match the size"):
+        update.step()

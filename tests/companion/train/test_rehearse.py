@@ -1,14 +1,17 @@
 """试跑：看得出毛病，又什么也不动。"""
 
 import copy
+import functools
 
 import pytest
 import torch
 from torch import nn
 from torch.nn import functional as F
+from torch.nn.parameter import is_lazy
 from torch.utils.data import DataLoader, TensorDataset
 
 from companion.data import TensorLoader, digits_split
+from companion.errors import ArgumentError
 from companion.metrics import Accuracy
 from companion.models import MLP, SmallCNN
 from companion.train import StepOut, dry_run, fit, overfit_one_batch
@@ -149,3 +152,144 @@ def test_what_fit_would_refuse_is_refused(case):
     with pytest.raises(Exception, match=words) as caught:
         trying(make())
     assert type(caught.value).__module__ == "companion.errors"
+
+
+# —— 试的是交来的副本；用到了原来的模型就说，原来的一样不动
+
+
+def norm_net():
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(4, 5), nn.BatchNorm1d(5), nn.Linear(5, 3))
+
+
+def out(model, batch):
+    return StepOut(F.cross_entropy(model(batch[0]), batch[1]), len(batch[1]))
+
+
+class Trainer:
+    def __init__(self, model):
+        self.model = model
+
+    def step(self, model, batch):
+        return out(self.model, batch)
+
+
+def penalised(net):
+    def step(model, batch):
+        loss = F.cross_entropy(model(batch[0]), batch[1])
+        return StepOut(loss + sum(p.square().sum() for p in net.parameters()), len(batch[1]))
+
+    return step
+
+
+def changing(change):
+    def make(net):
+        def step(model, batch):
+            with torch.no_grad():
+                change(net)
+            return out(model, batch)
+
+        return step
+
+    return make
+
+
+WRONG = {
+    "closure": lambda net: lambda model, batch: out(net, batch),
+    "method": lambda net: Trainer(net).step,
+    "partial": lambda net: functools.partial(lambda net, model, batch: out(net, batch), net),
+    "forward": lambda net: lambda model, batch: out(net.forward, batch),
+    "penalty": penalised,
+    "clipped weights": changing(lambda net: [p.clamp_(-0.01, 0.01) for p in net.parameters()]),
+    "zeroed gradients": changing(lambda net: net.zero_grad(set_to_none=False)),
+}
+
+
+def everything(model):
+    grads = [p.grad for p in model.parameters()]
+    rest = [module.training for module in model.modules()], torch.get_rng_state()
+    return copy.deepcopy((list(model.state_dict().values()), grads, *rest))
+
+
+def rehearsals(model, **how):
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    yield lambda: dry_run(model, [(X, Y)], optimizer=optimizer, **how)
+    yield lambda: overfit_one_batch(model, (X, Y), steps=3, **how)
+
+
+@pytest.mark.parametrize("compiled", [False, True], ids=["plain", "compiled"])
+@pytest.mark.parametrize("kind", WRONG)
+def test_a_step_that_reaches_the_original_is_told_how_and_the_original_stays(kind, compiled):
+    model = norm_net()
+    if compiled:
+        model = torch.compile(model, backend="eager")
+    out(model, (X, Y)).loss.backward()
+    before = everything(model)
+    for rehearse in rehearsals(model, step=WRONG[kind](model)):
+        with pytest.raises(ArgumentError, match=r"请写成 def step\(model, batch\)"):
+            rehearse()
+        torch.testing.assert_close(everything(model), before, rtol=0, atol=0, equal_nan=True)
+    assert not any(module._forward_pre_hooks for module in model.modules())
+
+
+def test_a_model_whose_lambda_holds_itself_cannot_be_rehearsed_as_a_copy(capsys):
+    class Held(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layer = nn.Linear(4, 3)
+            self.call = lambda x: self.layer(x)
+
+        def forward(self, x):
+            return self.call(x)
+
+    for rehearse in rehearsals(Held(), loss=F.cross_entropy):
+        with pytest.raises(ArgumentError, match="模型里的 lambda"):
+            rehearse()
+
+
+def test_a_step_that_only_switches_the_original_is_put_right_again(capsys):
+    model = norm_net()
+    model[1].eval()
+    out(model, (X, Y)).loss.backward()
+    before = everything(model)
+
+    def step(given, batch):
+        model.train()
+        model.zero_grad()
+        return out(given, batch)
+
+    for rehearse in rehearsals(model, step=step):
+        rehearse()
+        torch.testing.assert_close(everything(model), before, rtol=0, atol=0)
+
+
+class Penalty(nn.Module):
+    """拿着模型、也有自己的参数的损失。"""
+
+    def __init__(self, model):
+        super().__init__()
+        self.model, self.scale = model, nn.Parameter(torch.tensor(2.0))
+
+    def forward(self, outputs, targets):
+        size = sum(p.square().mean() for p in self.model.parameters())
+        return F.cross_entropy(outputs, targets) + self.scale * size
+
+
+def test_a_loss_that_holds_the_model_is_copied_with_it(capsys):
+    model = norm_net()
+    loss = Penalty(model)
+    optimizer = torch.optim.SGD(loss.parameters(), lr=0.1)
+    before = everything(loss)
+    record = dry_run(model, [(X, Y), (X, Y)], loss=loss, optimizer=optimizer)
+    losses = overfit_one_batch(model, (X, Y), loss=loss, steps=30)
+    torch.testing.assert_close(everything(loss), before, rtol=0, atol=0)
+    trained = fit(model, [(X, Y)] * 2, loss=loss, optimizer=optimizer, epochs=1, progress=False)
+    assert record["train_loss"] == trained.records[0]["train_loss"]
+    assert losses[-1] < losses[0]
+
+
+def test_a_lazy_model_is_rehearsed_and_stays_lazy(capsys):
+    model = nn.Sequential(nn.LazyLinear(5), nn.LazyBatchNorm1d(), nn.LazyLinear(3))
+    for rehearse in rehearsals(model, loss=F.cross_entropy):
+        rehearse()
+    assert all(map(is_lazy, [*model.parameters(), model[1].running_mean]))
