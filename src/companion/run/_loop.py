@@ -164,4 +164,5 @@ class Loop:
             self._unusable = "上一次的循环断在一轮中间，内存里的模型对不上存档了"
             if calls[-1].after is not None:
                 last = f"最后的存档是 {self._last.name}" if self._last else "还没有存档"
+                last += "，save() 要的那次这一步走完才存，没有等到" * self._wanted
                 say(f"第 {self._place.epoch} 轮没有走到收尾；{last}。想存完再停，用 run.stop()。")

@@ -337,6 +337,18 @@ def test_an_epoch_that_did_not_end_names_the_save_to_continue_from(tmp_path, cap
     assert go(tmp_path / "c", 3) == f"第 1 轮没有走到收尾；还没有存档。{tail}"
 
 
+def test_a_save_that_was_asked_for_and_cut_off_by_break_is_named(tmp_path, capsys):
+    parts = job()
+    run = Run(tmp_path, **parts)
+    for _ in run.epochs(2):
+        for batch in run.batches(BATCHES):
+            step(parts, batch)
+            run.save()
+            break
+        break
+    assert "还没有存档，save() 要的那次这一步走完才存，没有等到。" in capsys.readouterr().out
+
+
 class Wrapper(torch.optim.Optimizer):
     """像 accelerate 那样包着一个优化器，自己没有钩子。"""
 
