@@ -49,7 +49,7 @@ def test_copy_button_copies_exactly_the_code(visitor: Visitor) -> None:
 @needs_chapter
 def test_a_refused_clipboard_is_said_and_breaks_nothing(visitor: Visitor) -> None:
     with visitor.open(NAME) as (page, log):
-        page.evaluate("navigator.clipboard.writeText = () => Promise.reject(new Error('no'))")
+        page.evaluate("() => { navigator.clipboard.writeText = () => Promise.reject(Error()); }")
         box = page.locator(".cell_input:visible").first
         box.hover()
         box.locator("button.copy").click()
