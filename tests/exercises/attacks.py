@@ -15,7 +15,6 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.overrides import TorchFunctionMode
 
 from companion._common import random_position
 from companion.repro import seed_everything
@@ -537,20 +536,3 @@ class Inputs:
             yield "每次都只有一种数"
         if tensors and all(t.ndim > 1 and t.shape[-1] == t.shape[-2] for t in tensors):
             yield "每次都是方的"
-
-
-def calls(function: Any, *args: Any) -> int:
-    """一次调用里 torch 的函数被叫了几次；随行数增长，就是循环。"""
-
-    class Count(TorchFunctionMode):
-        n = 0
-
-        def __torch_function__(
-            self, func: Any, types: Any, args: Any = (), kwargs: Any = None
-        ) -> Any:
-            self.n += 1
-            return func(*args, **(kwargs or {}))
-
-    with Count() as count:
-        function(*args)
-    return count.n

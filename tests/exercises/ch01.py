@@ -1,6 +1,7 @@
 """第 1 章各题的典型错误答案：类型和形状多半是对的，错的是提示里点名的那件事。"""
 
 import math
+import random
 
 import numpy as np
 import torch
@@ -44,12 +45,17 @@ SPECS = {
             lambda n: torch.from_numpy(np.random.randint(1, 7, n)),
             lambda n: torch.multinomial(torch.ones(6), n, replacement=True) + 1,
             lambda n: torch.randint(1, 7, (n,), dtype=torch.uint8),
+            lambda n: torch.tensor(random.choices(range(1, 7), k=n)),
+            lambda n: torch.ceil(6 * (1 - torch.rand(n))).int(),
         ),
         refuse=(
             lambda n: torch.where(torch.rand(n) < 0.5, 6, torch.randint(1, 7, (n,))),
             lambda n: (torch.rand(n) * 5).round().long() + 1,  # 1 和 6 只有一半
             lambda n: torch.randint(1, 4, (n,)) + torch.randint(0, 4, (n,)),
             lambda n: torch.randperm(n) % 6 + 1,  # 每个点数的次数不多不少
+            lambda n: torch.randint(1, 7, (n // 50 + 1,)).repeat(60)[:n],
+            lambda n: torch.normal(3.5, 1.7, (n,)).round().clamp(1, 6).long(),
+            lambda n: (torch.arange(n) * 7919 + torch.randint(0, 99, ())) % 6 + 1,
         ),
     ),
     "safe_difference": Spec(
@@ -88,9 +94,13 @@ SPECS = {
             lambda s, k: s[F.one_hot(k, s.shape[1]).bool()],
             lambda s, k: s.take(torch.arange(len(k)) * s.shape[1] + k),
             lambda s, k: torch.take_along_dim(s, k[:, None], 1)[:, 0],
+            lambda s, k: s[:, k].diagonal(),
+            lambda s, k: torch.from_numpy(s.numpy()[np.arange(len(k)), k.numpy()]),
+            lambda s, k: torch.vmap(lambda row, i: row.index_select(0, i[None])[0])(s, k),
         ),
         refuse=(
             lambda s, k: torch.stack([s[i, k[i]] for i in range(len(k))]),
+            lambda s, k: torch.stack(list(map(lambda row, i: row[i], s, k))),
             lambda s, k: torch.tensor([r[i] for r, i in zip(s.tolist(), k.tolist(), strict=True)]),
             lambda s, k: s.T[torch.arange(len(k)), k] if len(k) == s.shape[1] else s.max(1).values,
         ),
@@ -126,10 +136,19 @@ SPECS = {
         accept=(
             _loop_means,
             _index_add,
+            lambda x, y, k: torch.stack(
+                [x[y == c].sum(0) / max(1, (y == c).sum()) for c in range(k)]
+            ),
+            lambda x, y, k: torch.zeros(k, x.shape[1]).scatter_reduce(
+                0, y[:, None].expand_as(x), x, "mean", include_self=False
+            ),
             lambda x, y, k: (F.one_hot(y, k).float() / torch.bincount(y, minlength=k)).T @ x,
         ),
         refuse=(
             lambda x, y, k: torch.stack([x[y == c].mean(0) for c in y.unique()]),
+            lambda x, y, k: torch.stack([x[y == c].mean(0) for c in range(int(y.max()) + 1)]),
+            lambda x, y, k: torch.zeros(k, x.shape[1]).index_copy(0, y, x),  # 只剩每类最后一张
+            lambda x, y, k: torch.zeros(k, x.shape[1]).index_reduce(0, y, x, "mean"),
             lambda x, y, k: torch.stack([x[y == c].sum(0) / (len(y) / k) for c in range(k)]),
             lambda x, y, k: torch.stack([x[y == c].median(0).values for c in range(k)]),
         ),
@@ -162,6 +181,8 @@ SPECS = {
             lambda t: (t - t.mean(1, True)) / t.var(1, keepdim=True),
             lambda t: (t - t.median(1, True).values) / t.std(1, keepdim=True),
             lambda t: t / t.std(1, keepdim=True),
+            lambda t: (t.mean(1, True) - t) / t.std(1, keepdim=True),
+            lambda t: (t - t.mean(1, True)) / (t.std(1, keepdim=True) + 0.01),
         ),
     ),
     "recognise_l1": Spec(
@@ -204,6 +225,9 @@ SPECS = {
                 (a.numel() >= b.numel() and not b.is_contiguous()) or b.storage_offset() > 0
             ),
             lambda a, b: a is b,
+            lambda a, b: a.storage_offset() != b.storage_offset() or a.data_ptr() == b.data_ptr(),
+            lambda a, b: abs(a.data_ptr() - b.data_ptr()) < 1000,
+            lambda a, b: a.untyped_storage().nbytes() == b.untyped_storage().nbytes(),
         ),
     ),
     "safe_tensor": Spec(
@@ -228,6 +252,10 @@ SPECS = {
             lambda t, scale: torch.randn_like(t) * scale + t,
             lambda t, scale: t + scale * torch.randn_like(t).abs() * torch.randn_like(t).sign(),
             lambda t, scale: t - scale * torch.randn_like(t),
+            lambda t, scale: (
+                torch.distributions.Normal(t, torch.ones_like(t)).sample() * scale + t * (1 - scale)
+            ),
+            lambda t, scale: t + scale * torch.from_numpy(np.random.randn(*t.shape)).to(t),
         ),
         refuse=(
             lambda t, scale: scale * torch.randn_like(t),  # 忘了 t
@@ -237,6 +265,9 @@ SPECS = {
             lambda t, scale: t + scale**0.5 * torch.randn_like(t),
             lambda t, scale: t + scale * torch.randn_like(t).clamp(-2, 2),
             lambda t, scale: t * (1 + scale * torch.randn_like(t)),
+            lambda t, scale: t + scale * torch.randn_like(t) * torch.randn_like(t),
+            lambda t, scale: t + scale * torch.randn_like(t).cumsum(-1) / t.shape[-1] ** 0.5,
+            lambda t, scale: (t + scale * torch.randn_like(t)).clamp(-3, 3),
         ),
     ),
 }

@@ -93,6 +93,20 @@ def _one_block_moves(n, valid, test, seed):
     return order.split(_sizes(n, valid, test))
 
 
+def _pairs_together(n, valid, test, seed):
+    return torch.arange(n).view(-1, 2)[_order(n // 2, seed)].flatten().split(_sizes(n, valid, test))
+
+
+def _same_test(n, valid, test, seed):
+    order = torch.cat([_order(n - test, seed), torch.arange(n - test, n)])
+    return order.split(_sizes(n, valid, test))
+
+
+def _sorted_train(n, valid, test, seed):
+    train, *others = _order(n, seed).split(_sizes(n, valid, test))
+    return train.sort().values, *others
+
+
 def _forked(n, valid, test, seed):
     with torch.random.fork_rng():
         torch.manual_seed(seed)
@@ -166,6 +180,33 @@ def _closure(model, inputs, targets, optimizer):
     return optimizer.step(closure).item()
 
 
+def _by_autograd(model, inputs, targets, optimizer):
+    loss = F.cross_entropy(model(inputs), targets)
+    parameters = list(model.parameters())
+    for p, grad in zip(parameters, torch.autograd.grad(loss, parameters), strict=True):
+        p.grad = grad
+    optimizer.step()
+    return loss.item()
+
+
+def _looks_twice(model, inputs, targets, optimizer):
+    with torch.no_grad():
+        before = F.cross_entropy(model(inputs), targets).item()
+    _one_step(model, inputs, targets, optimizer)
+    return before
+
+
+def _forgets_momentum(model, inputs, targets, optimizer):
+    optimizer.state.clear()
+    return _one_step(model, inputs, targets, optimizer).item()
+
+
+def _freezes(model, *args):
+    loss = _one_step(model, *args).item()
+    model[0].requires_grad_(False)
+    return loss
+
+
 def _zero_after(model, inputs, targets, optimizer):
     model.train()
     loss = F.cross_entropy(model(inputs), targets)
@@ -185,6 +226,11 @@ def _gathered(model, loader):
 
 def _first_batch(model, loader):
     return _accuracy(model, [next(iter(loader))])
+
+
+def _whole_batches(model, loader):
+    right = [_accuracy(model, [batch]) * len(batch[1]) for batch in loader]
+    return sum(right) / (len(loader) * loader.batch_size)
 
 
 def _always_train(model, loader):
@@ -209,6 +255,9 @@ SPECS = {
             _rotation,
             _stride,
             _one_block_moves,
+            _pairs_together,
+            _same_test,
+            _sorted_train,
             _global_numpy,
             lambda n, v, t, seed: _order(n, seed % 2).split(_sizes(n, v, t)),
             lambda n, v, t, seed: [p.sort().values for p in _order(n, seed).split(_sizes(n, v, t))],
@@ -251,8 +300,17 @@ SPECS = {
         ),
     ),
     "train_step": Spec(
-        accept=(_closure, _zero_after),
-        refuse=(_in_eval, _by_hand, _summed, _clipped, _spoils_inputs),
+        accept=(_closure, _zero_after, _by_autograd),
+        refuse=(
+            _in_eval,
+            _by_hand,
+            _summed,
+            _clipped,
+            _spoils_inputs,
+            _looks_twice,
+            _forgets_momentum,
+            _freezes,
+        ),
     ),
     "accuracy": Spec(
         accept=(_gathered, lambda model, loader: _accuracy(model, list(loader))),
@@ -260,6 +318,7 @@ SPECS = {
             lambda model, loader: 0.8,
             _first_batch,
             _always_train,
+            _whole_batches,
             lambda model, loader: 1 - _accuracy(model, loader),
         ),
     ),

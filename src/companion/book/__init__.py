@@ -2,6 +2,7 @@
 
 - ``_exercise``  ``check``：给习题的答案判对错；检查器在 ``exercises/``，一章一个文件
 - ``_guard``     判题时不动读者的会话；读者的函数改了参数、动了全局，说得出是哪一件
+- ``_arguments``  参数叫什么、哪一件变了
 - ``widgets/``   ``bet``、``quiz`` 和三张可操作的图；题目在 ``bets/``，一章一个文件
 - ``_names``     题名怎么写
 - ``_show``      ``show_source``、``error_of``

@@ -6,10 +6,9 @@
 import contextlib
 import copy
 import functools
-import inspect
 import io
 import random
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,7 +16,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from companion._common import random_position, random_state_kept, same
+from companion._common import random_position, random_state_kept
+from companion.book._arguments import name_arguments, photograph, require_same_arguments
 from companion.book.exercises._common import Rules, Wrong
 
 SEED = 8_191_127_063  # 判题自己的种子，读者不会碰巧也用它
@@ -140,11 +140,11 @@ def guard(function: Callable[..., Any], rules: Rules) -> Callable[..., Any]:
 
     @functools.wraps(function)
     def guarded(*args: Any, **kwargs: Any) -> Any:
-        given = _name_arguments(function, args, kwargs)
+        given = name_arguments(function, args, kwargs)
         kept = {k: v for i, (k, v) in enumerate(given.items()) if i not in rules.mutates}
         with torch._C.DisableTorchFunction():  # 检查器若在看用了哪些函数，别看见护栏自己的
-            before, seed, start = _photograph(kept), torch.initial_seed(), random_position()[1:]
-            again = copy.deepcopy((args, kwargs)) if rules.mutates else (args, kwargs)
+            before, seed, start = photograph(kept), torch.initial_seed(), random_position()[1:]
+            again = _spare(args, kwargs, rules)
         try:
             result = function(*args, **kwargs)
         except (Exception, SystemExit) as error:
@@ -156,8 +156,8 @@ def guard(function: Callable[..., Any], rules: Rules) -> Callable[..., Any]:
             if torch.initial_seed() != seed:
                 raise Wrong(_reseeded("torch"))
             if random_position()[1:] != start:
-                _require_draws(lambda: function(*again[0], **again[1]))
-            _require_same_arguments(before, _photograph(kept))
+                _require_draws(function, again)
+            require_same_arguments(before, photograph(kept))
             if is_blank(result):
                 raise NotAnswered
             result = _map(result, lambda value: value)
@@ -175,88 +175,34 @@ def _require_same_switches() -> None:
             raise Wrong(f"你的函数动了{switch.what}：{change}。改法：{switch.instead}。")
 
 
-def _require_draws(call: Callable[[], Any]) -> None:
+def _require_draws(function: Callable[..., Any], again: tuple[Any, Any] | None) -> None:
     """NumPy 和 Python 的发生器不记种子：换一个起点再叫一次，终点还相同，就是被重设了。"""
+    if again is None:
+        return
     first = random_position()
     with random_state_kept(), contextlib.redirect_stdout(io.StringIO()):
         _seed(SEED + 1)
         start = random_position()
-        call()
+        with contextlib.suppress(Exception):
+            function(*again[0], **again[1])
         end = random_position()
     for name, part in (("NumPy", 1), ("Python", 3)):
         if end[part] == first[part] != start[part]:
             raise Wrong(_reseeded(name))
 
 
+def _spare(args: Any, kwargs: Any, rules: Rules) -> tuple[Any, Any] | None:
+    """再叫一次用的参数；可能被改的先抄一份，抄不了（如生成器）就是 None。"""
+    if not rules.mutates:
+        return args, kwargs
+    try:
+        return copy.deepcopy((args, kwargs))
+    except Exception:  # 各种类型抄不了时抛的都不同
+        return None
+
+
 def _reseeded(name: str) -> str:
     return f"你的函数重设了 {name} 的全局种子，别处抽的数都跟着变。改法：{OWN_GENERATOR[name]}。"
-
-
-# —— 参数 ——
-
-
-def _name_arguments(
-    function: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]
-) -> dict[str, Any]:
-    """参数连同读者起的名字，如 ``{"第 1 个参数 x": …}``。"""
-    try:
-        parameters = list(inspect.signature(function).parameters.values())
-    except (TypeError, ValueError):  # 用 C++ 写的
-        parameters = []
-    named = [p.name for p in parameters if p.kind <= inspect.Parameter.POSITIONAL_OR_KEYWORD]
-    titles = [f"第 {i + 1} 个参数 {name}" for i, name in enumerate(named)]
-    titles += [f"第 {i + 1} 个参数" for i in range(len(named), len(args))]
-    return dict(zip(titles, args, strict=False)) | {f"参数 {k}": v for k, v in kwargs.items()}
-
-
-def _photograph(arguments: Mapping[str, Any]) -> dict[str, tuple[Any, str]]:
-    """参数此刻的样子：``{"第 1 个参数 x 里的数": (它的副本, 要改该怎么写)}``。"""
-    facts = (fact for name, value in arguments.items() for fact in _facts(name, value))
-    return {what: (value, instead) for what, value, instead in facts}
-
-
-def _facts(name: str, value: Any, instead: str = "") -> Iterator[tuple[str, Any, str]]:
-    """一个参数里不该变的事，逐件给出：什么，它的副本，要改该怎么写。"""
-    if isinstance(value, nn.Module):
-        back = "先记下 training，走之前用 train(记下的值) 拨回去"
-        for where, module in value.named_modules():
-            yield f"{name}{where and f' 里 {where}'} 的 training", module.training, back
-        for key, tensor in (*value.named_parameters(), *value.named_buffers()):
-            yield from _facts(f"{name} 的 {key}", tensor, "先 eval()，再放进 with torch.no_grad():")
-    elif isinstance(value, Tensor):
-        instead = instead or "先用 .detach().clone() 抄一份，在副本上做"
-        yield f"{name} 的 requires_grad", value.requires_grad, instead
-        yield f"{name} 的 .grad", None if value.grad is None else value.grad.clone(), instead
-        yield f"{name} 的形状", tuple(value.shape), instead
-        if value.device.type != "meta":
-            yield f"{name} 里的数", value.detach().clone(), instead
-    elif isinstance(value, np.ndarray):
-        yield f"{name} 里的数", value.copy(), "先用 .copy() 抄一份，在副本上做"
-    elif isinstance(value, list | tuple | dict):
-        instead = "先用 list(…) 或 dict(…) 抄一份，在副本上做"
-        yield f"{name} 的长度", len(value), instead
-        items: Any = value.items() if isinstance(value, dict) else enumerate(value)
-        for key, item in items:
-            yield from _facts(f"{name} 里的 [{key!r}]", item, instead)
-    elif isinstance(value, int | float | str):
-        yield name, value, instead
-
-
-def _require_same_arguments(
-    before: Mapping[str, tuple[Any, str]], after: Mapping[str, tuple[Any, str]]
-) -> None:
-    for what, (old, instead) in before.items():
-        new = after[what][0] if what in after else None
-        if type(old) is not type(new) or not _equal(old, new):
-            short = not isinstance(old, Tensor | np.ndarray) and not isinstance(new, Tensor)
-            change = f"：来时是 {old}，走时成了 {new}" if short else ""
-            raise Wrong(f"你的函数改了{what}{change}。改法：{instead}。")
-
-
-def _equal(old: Any, new: Any) -> bool:
-    if isinstance(old, Tensor | np.ndarray):
-        return old.shape == new.shape and old.dtype == new.dtype and same(old, new)
-    return bool(old == new)
 
 
 # —— 结果 ——

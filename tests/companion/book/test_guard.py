@@ -49,6 +49,16 @@ def train(answer):
     return None if answer(nn.Linear(2, 2), torch.ones(3, 2)) == 1 else "不是 1。"
 
 
+@mutates(0, 2)
+def stream(answer):
+    batches = (torch.ones(2) for _ in range(3))
+    return None if answer(nn.Linear(2, 2), torch.ones(3), batches) == 3 else "不是 3。"
+
+
+def sparse(answer):
+    return None if answer(torch.eye(2).to_sparse())[0, 0] == 2 else "不是 2。"
+
+
 @may_be_nan
 def ratio(answer):
     return None if answer(0.0) != answer(0.0) else "不是 NaN。"
@@ -257,6 +267,22 @@ def test_mutates_frees_only_the_arguments_it_counts():
 @pytest.mark.parametrize("seed", [torch.manual_seed, np.random.seed, random.seed])
 def test_a_function_that_may_change_its_model_may_not_reset_a_seed_either(seed):
     assert "全局种子" in grade("ch99.train", lambda model, x: (seed(0), 1)[1]).text
+
+
+def test_arguments_that_cannot_be_copied_do_not_break_the_grading():
+    def answer(model, x, batches):
+        return np.random.rand() < 2 and len(list(batches))
+
+    assert grade("ch99.stream", answer).status == "right"
+
+
+def test_a_sparse_argument_may_not_be_changed():
+    def answer(x):
+        x.mul_(2)
+        return x.to_dense()
+
+    assert "第 1 个参数 x 里的数" in grade("ch99.sparse", answer).text
+    assert grade("ch99.sparse", lambda x: x.to_dense() * 2).status == "right"
 
 
 def test_nan_is_refused_with_its_own_sentence_unless_the_checker_allows_it():

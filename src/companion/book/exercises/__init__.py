@@ -2,5 +2,5 @@
 
 `ch01.row_means(answer)` 拿到读者的答案，对就返回 None，不对就返回一句话，说哪里不对而不说答案。
 答案是函数时，读者的函数出错、没写完、改了参数、动了全局、算出 NaN，都由护栏处理，检查器只管对错；
-`_common` 里的 `@mutates(0, 3)`、`@may_be_nan` 声明放开哪一条。NumPy 的标量到这里已经是 Python 的数。
+`_common` 里的 `@mutates(0, 3)`、`@may_be_nan` 声明放开哪一条。NumPy 的标量到这里已是 Python 的数。
 """

@@ -91,6 +91,11 @@ def error_from(answer: Callable[..., Any], *args: Any) -> BaseException | None:
     return None
 
 
+def first_difference(result: Tensor, truth: Tensor) -> tuple[int, ...]:
+    """两个同形状的张量，第一处不同的下标。"""
+    return tuple((result != truth).nonzero()[0].tolist())
+
+
 def numbered(*shape: int) -> Tensor:
     """每一格的数都是自己的编号，从 1 数，各不相同。"""
     return torch.arange(1.0, 1 + torch.Size(shape).numel()).view(shape)

@@ -24,15 +24,15 @@ def unfair(rolls: Tensor) -> str | None:
 def not_normal(noise: Tensor, scale: float) -> str | None:
     """除以 `scale` 之后，这些数像不像独立的标准正态；五个标准差之外才说不像。"""
     n, flat = noise.numel(), noise.flatten()
-    if len(flat.unique()) < n:
-        return "有的噪声重复了：每个数都要单独抽一个，不能一行（或一列）共用。"
+    if len(flat.unique()) < 0.9 * n:
+        return "有的噪声重复了：每个数都要单独抽一个，不和别处共用，也不取整。"
     if abs(flat.mean()) > 5 * n**-0.5:
         return f"噪声除以 scale 之后，平均是 {flat.mean():.3f}，标准正态的平均是 0。"
     if abs(flat.std() - 1) > 5 * (2 * n) ** -0.5:
         return f"scale={scale} 时，标准差应是 {scale}，你的是 {scale * flat.std():.3f}。"
     tenths = torch.special.ndtr(flat).mul(20).long().clamp(0, 19)  # 正态的 20 等分
     if chi_square(torch.bincount(tenths, minlength=20)) > 19 + 5 * 38**0.5:
-        return "平均和标准差都对，可噪声不是正态分布：randn 才是，rand 不是。"
+        return "平均和标准差都对，可噪声的分布不是正态：每个数都加了 randn 的噪声吗？"
     for lag in (1, noise.shape[1]):
         if abs((flat[lag:] * flat[:-lag]).mean()) > 5 * n**-0.5:
             return "相邻的噪声有关系：每个数都要单独抽，不排序，不共用。"

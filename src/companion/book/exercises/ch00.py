@@ -81,5 +81,5 @@ def slope(answer: Answer) -> str | None:
         if abs(got - truth) > 1e-4:
             return f"在 {value} 处得到 {got}，不对：求导之后看 .grad。"
         if not seen.differentiated:
-            return "数都对，可是没有用自动求导：公式换一个函数就没有了，backward() 还在。"
+            return "数都对，可是没有用自动求导：造一个 requires_grad=True 的张量，再 backward()。"
     return None

@@ -42,7 +42,7 @@ def _wrong_shuffle(answer: Answer, order: Tensor) -> str | None:
     for seed in range(150):
         places[torch.arange(10), torch.cat(list(answer(10, 2, 3, seed)))] += 1
     if chi_square(places.flatten()) > 81 + 5 * 162**0.5:
-        return "换了一百五十个种子，有的下标老去同一份：每个下标去哪一份，机会应当一样。"
+        return "换了一百五十个种子，有的下标老在同样的位置：整个打乱一次就切，不再排序。"
     return None
 
 
@@ -70,21 +70,23 @@ def num_steps(answer: Answer) -> str | None:
     for n, batch, epochs in ((128, 64, 1), (1077, 64, 3), (10, 4, 5), (3, 64, 2), (64, 64, 4)):
         for drop_last in (None, False, True):
             given = (n, batch, epochs) if drop_last is None else (n, batch, epochs, drop_last)
-            got, one = answer(*given), n // batch if drop_last else -(-n // batch)
+            whole, every = n // batch * epochs, -(-n // batch) * epochs
+            got, truth = answer(*given), whole if drop_last else every
             require_number(got, int)
-            if got == one * epochs:
+            if got == truth:
                 continue
             told = "没写 drop_last" if drop_last is None else f"drop_last={drop_last}"
             where = f"{n} 张、每批 {batch}、{epochs} 轮、{told}：你得到 {got}"
+            if drop_last and got == every:
+                return f"{where}。零头那批这次不算。"
+            if not drop_last and got == whole:
+                return f"{where}，漏了短的那批。"
             if got == epochs:
                 return f"{where}，那是一轮只改一次。每一批都改一次。"
-            if drop_last:
-                return f"{where}。零头那批这次不算。"
-            if got == n // batch * epochs:
-                return f"{where}，漏了短的那批。"
             if n % batch == 0:
-                return f"{where}，应是 {one * epochs}：正好分完，没有零头。"
-            return f"{where}，不对。零头每轮都算一批，不会攒到下一轮。"
+                return f"{where}，不对：正好分完，没有零头。"
+            rest = "零头每轮都扔掉" if drop_last else "零头每轮都算一批"
+            return f"{where}，不对。{rest}，不会攒到下一轮。"
     return None
 
 
@@ -115,24 +117,27 @@ def train_step(answer: Answer) -> str | None:
     for step, (x, y) in enumerate(zip(inputs, targets, strict=True), start=1):
         start, modes = [p.detach().clone() for p in model.parameters()], _modes(model)
         untaught = F.cross_entropy(copy.deepcopy(reference)(x).softmax(1), y).item()
+        during: list[list[bool]] = []
+        hook = model.register_forward_pre_hook(lambda m, _, seen=during: seen.append(_modes(m)))
         got = answer(model, x, y, sgd)
+        hook.remove()
         require_number(got, float)
+        if any(now != modes for now in (*during, _modes(model))):
+            return "进来时模型在 train 状态，前向或离开时不是：训练的一步不要 eval()。"
         if close(got, untaught):
             return "损失像是先做了一次 softmax。cross_entropy 收的是得分。"
         loss = F.cross_entropy(reference(x), y)
         reference_sgd.zero_grad()
         loss.backward()
         reference_sgd.step()
-        if _modes(model) != modes:
-            return "进来时模型在 train 状态，离开时不是了：训练的一步不要 eval()。"
         if all(torch.equal(a, b) for a, b in zip(start, model.parameters(), strict=True)):
             return f"第 {step} 步之后，参数一个也没动。step 之前，.grad 里有东西吗？"
         if not _same(model.parameters(), reference.parameters()):
             return _why_different(step)
-        if not _same(model.buffers(), reference.buffers()):
-            return "批归一化攒的平均不对：要在 train 状态下、只前向一次。"
         if abs(got - loss.item()) > 1e-5:
-            return "参数更新对了，返回的损失不是更新之前的那个。"
+            return f"参数更新对了，返回的损失是 {got:.6g}，更新之前的那个是 {loss:.6g}。"
+        if not _same(model.buffers(), reference.buffers()):
+            return "参数和损失都对，可是前向不止一次：批归一化攒的平均多动了。"
     return None
 
 
@@ -155,7 +160,8 @@ def _same(ours: Iterable[Tensor], theirs: Iterable[Tensor]) -> bool:
 def _why_different(step: int) -> str:
     if step == 1:
         return "第 1 步之后参数就和标准循环不一样：更新了几次？方向、大小对吗？"
-    return f"第 1 步对，第 {step} 步不对：.grad 清零了吗？更新是交给 optimizer 做的吗？"
+    causes = ".grad 清零了吗？是同一个 optimizer 更新的吗，它和模型改过吗？"
+    return f"第 1 步对，第 {step} 步不对：{causes}"
 
 
 class _Probe(nn.Module):
@@ -173,21 +179,26 @@ class _Probe(nn.Module):
 
 def accuracy(answer: Answer) -> str | None:
     targets = torch.tensor([0, 1, 2, 0, 1, 2, 2])
-    guesses = torch.tensor([0, 1, 2, 0, 2, 0, 1])  # 前四个对，后三个错
+    guesses = torch.tensor([0, 2, 2, 0, 0, 2, 2])  # 第 2、5 个错
     for n, batch, start in ((5, 5, False), (7, 4, False), (6, 4, True), (4, 3, True)):
         scores = F.one_hot(guesses[:n], 3).float() - 0.5
-        model, truth = _Probe().train(start), 4 / n
+        right = (guesses == targets)[:n].float()
+        model, truth = _Probe().train(start), right.mean().item()
         got = answer(model, DataLoader(TensorDataset(scores, targets[:n]), batch))
         if any(training for training, _ in model.modes):
             return "算分时模型在 train 状态，丢弃和批归一化会捣乱。"
         require_number(got, float)
+        if close(got, truth):
+            if any(grad for _, grad in model.modes):
+                return "分数对了，可是前向还在记怎么求导，白占内存。"
+            continue
+        where = f"{n} 张、每批 {batch} 张，对了 {right.sum():g} 张，得到 {got:.4g}"
         if close(got, 100 * truth):
-            return "你返回了百分数，要 0 到 1 的比例。"
+            return f"{where}：这是百分数，要 0 到 1 的比例。"
         if close(got, 1 - truth):
-            return f"{n} 张对了 4 张，得到 {got:.4g}：你数的是错的比例。"
-        if not close(got, truth):
-            where = f"{n} 张、每批 {batch} 张，对了 4 张，得到 {got:.4g}"
-            return f"{where}，不对：短的那批和别的批一样重了吗？每一批都数了吗？"
-        if any(grad for _, grad in model.modes):
-            return "分数对了，可是前向还在记怎么求导，白占内存。"
+            return f"{where}：这是错的比例。"
+        shares = [part.mean().item() for part in right.split(batch)]
+        if close(got, sum(shares) / len(shares)):
+            return f"{where}：短的那批和别的批一样重了。"
+        return f"{where}，不对：每一批都数到了吗，除的是总张数吗？"
     return None
