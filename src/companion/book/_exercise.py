@@ -3,20 +3,19 @@
 检查器在 `companion.book.exercises.ch01` 里，函数名就是题名；这里只负责找到它、叫它、把结果说清楚。
 """
 
-import functools
 import importlib
 import inspect
 import pkgutil
+import typing
 from collections.abc import Callable
 from dataclasses import dataclass
-from types import FunctionType, ModuleType
+from types import ModuleType
 from typing import Literal
 
-from torch import Tensor
-
 from companion._common import say, unknown_name
+from companion.book._guard import NotAnswered, is_blank, one_line, prepare, untouched
 from companion.book._names import split_name
-from companion.book.exercises._common import Wrong
+from companion.book.exercises._common import Wrong, rules_of
 from companion.errors import ArgumentError
 
 Status = Literal["todo", "wrong", "right"]
@@ -31,16 +30,12 @@ class Verdict:
     text: str
 
 
-class _NotAnswered(Exception):
-    """读者的函数还没写完：返回了 `...` 或 None。"""
-
-
 def check(name: str, answer: object) -> None:
     """打印一行判题结果：◌ 还没作答，✗ 哪里不对，✓ 对了。
 
     Args:
         name: 题名，如 ``"ch01.row_means"``。
-        answer: 读者的答案：值、张量或函数；还是 ``...`` 就算没作答。
+        answer: 读者的答案：值、张量或函数；还是 ``...`` 或 None 就算没作答。
 
     Raises:
         ArgumentError: 名字不是 ``"章.题名"`` 的样子，或没有这道题；消息里列出相近的题名。
@@ -49,18 +44,22 @@ def check(name: str, answer: object) -> None:
 
 
 def grade(name: str, answer: object) -> Verdict:
-    """判题结果：状态和 `check` 要打印的那一行。参数和异常同 `check`。"""
+    """判题结果：状态和 `check` 要打印的那一行；读者的会话不变。参数和异常同 `check`。"""
     checker = _find_checker(name)
-    if _is_blank(answer):
+    if is_blank(answer):
         return _verdict("todo", "还没作答：把 ... 换成你的代码，再运行这一格。")
+    if _wants_function(checker) and not callable(answer):
+        given = f"要一个函数，你交的是 {type(answer).__name__}"
+        return _verdict("wrong", f"{given}。交函数的名字，后面不带括号。")
     try:
-        wrong = checker(_guard(answer) if isinstance(answer, FunctionType) else answer)
-    except _NotAnswered:
+        with untouched():
+            wrong = checker(prepare(answer, rules_of(checker)))
+    except NotAnswered:
         return _verdict("todo", "还没作答：函数没有返回结果，把 ... 换成你的代码并 return。")
     except Wrong as error:
         return _verdict("wrong", str(error))
     except Exception as error:
-        kind = f"{type(answer).__name__}，检查时出错：{type(error).__name__}: {_one_line(error)}"
+        kind = f"{type(answer).__name__}，检查时出错：{type(error).__name__}: {one_line(error)}"
         return _verdict("wrong", f"你的答案是 {kind}")
     return _verdict("right", "对了。") if wrong is None else _verdict("wrong", wrong)
 
@@ -69,43 +68,10 @@ def _verdict(status: Status, text: str) -> Verdict:
     return Verdict(status, f"{MARKS[status]} {text}")
 
 
-def _is_blank(answer: object) -> bool:
-    """答案里还留着 `...`，或者干脆是 None。"""
-    if isinstance(answer, dict):
-        answer = list(answer.values())
-    parts = answer if isinstance(answer, (tuple, list)) else [answer]
-    return any(part is ... or part is None for part in parts)
-
-
-def _guard(function: FunctionType) -> Callable[..., object]:
-    """把读者的函数包一层：没写完、抛异常，都变成判题能认出的信号。"""
-
-    @functools.wraps(function)
-    def guarded(*args: object, **kwargs: object) -> object:
-        try:
-            result = function(*args, **kwargs)
-        except Exception as error:
-            given = "、".join(_describe(value) for value in (*args, *kwargs.values())) or "无"
-            message = f"你的函数出错了：{type(error).__name__}: {_one_line(error)}（输入：{given}）"
-            raise Wrong(message) from error
-        if _is_blank(result):
-            raise _NotAnswered
-        return result
-
-    return guarded
-
-
-def _describe(value: object) -> str:
-    """一个输入的简短说法：张量说形状和 dtype，别的照写，太长就截断。"""
-    if isinstance(value, Tensor):
-        return f"形状 {tuple(value.shape)} 的 {str(value.dtype).removeprefix('torch.')} 张量"
-    text = repr(value)
-    return text if len(text) <= 40 else f"{text[:37]}..."
-
-
-def _one_line(error: Exception) -> str:
-    """异常消息的第一行；张量的错误信息后面常跟着几十行调用栈。"""
-    return next(iter(str(error).splitlines()), "")
+def _wants_function(checker: Callable[..., object]) -> bool:
+    """检查器的参数标注成了函数：``answer: Callable[..., Any]``。"""
+    hints = typing.get_type_hints(checker)
+    return typing.get_origin(hints.get("answer")) is Callable
 
 
 def _find_checker(name: str) -> Callable[[object], str | None]:

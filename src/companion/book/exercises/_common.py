@@ -1,22 +1,78 @@
 """各章检查器共用的判断。"""
 
+import math
 from collections.abc import Callable
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, TypeVar
 
+import torch
 from torch import Tensor
-from torch.overrides import TorchFunctionMode
+
+Checker = TypeVar("Checker", bound=Callable[..., Any])
 
 
 class Wrong(Exception):
     """检查器用它拒绝一个答案：消息就是 ✗ 后面的那句话。"""
 
 
-def require_tensor(value: Any, shape: tuple[int, ...]) -> None:
-    """不是这个形状的张量，就判错。"""
+@dataclass(frozen=True)
+class Rules:
+    """一题对护栏放开了什么；没有声明的都按最严的算。"""
+
+    mutates: tuple[int, ...] = ()  # 读者的函数可以改的参数，从 0 数
+    may_be_nan: bool = False
+
+
+def rules_of(checker: Callable[..., Any]) -> Rules:
+    """检查器声明的规矩。"""
+    rules = getattr(checker, "rules", Rules())
+    assert isinstance(rules, Rules)
+    return rules
+
+
+def mutates(*positions: int) -> Callable[[Checker], Checker]:
+    """写在检查器上：读者的函数可以改这几个参数，从 0 数，如 ``@mutates(0, 3)``。"""
+    return lambda checker: _declare(checker, mutates=positions)
+
+
+def may_be_nan(checker: Checker) -> Checker:
+    """写在检查器上：结果里可以有 NaN。"""
+    return _declare(checker, may_be_nan=True)
+
+
+def _declare(checker: Checker, **changes: Any) -> Checker:
+    vars(checker)["rules"] = replace(rules_of(checker), **changes)
+    return checker
+
+
+def require_tensor(value: Any, shape: tuple[int, ...], dtype: torch.dtype | None = None) -> None:
+    """不是这个形状的张量，就判错；给了 `dtype`，还要是这个 dtype。"""
     if not isinstance(value, Tensor):
         raise Wrong(f"应返回张量，你返回的是 {type(value).__name__}。")
     if value.shape != shape:
         raise Wrong(f"形状应为 {shape}，你的是 {tuple(value.shape)}。")
+    if dtype is not None and value.dtype != dtype:
+        raise Wrong(f"结果的 dtype 应为 {_short(dtype)}，实际是 {_short(value.dtype)}。")
+
+
+def require_integers(value: Any, shape: tuple[int, ...]) -> None:
+    """不是这个形状的整数张量，就判错；8 位到 64 位都行。"""
+    require_tensor(value, shape)
+    if value.is_floating_point() or value.is_complex() or value.dtype == torch.bool:
+        raise Wrong(f"应是整数，你的 dtype 是 {_short(value.dtype)}。")
+
+
+def require_number(value: Any, kind: type[int] | type[float] | type[bool]) -> None:
+    """不是 Python 的 int、float 或 bool，就判错；True 不算整数。"""
+    if type(value) is not kind:
+        wanted = {int: "一个整数", float: "一个 float", bool: " True 或 False"}[kind]
+        hint = "张量用 .item() 取成数。" if isinstance(value, Tensor) else ""
+        raise Wrong(f"要{wanted}，你给的是 {type(value).__name__}。{hint}")
+
+
+def close(value: float, truth: float) -> bool:
+    """两个数差在 float32 的舍入之内。"""
+    return math.isclose(value, truth, rel_tol=1e-5, abs_tol=1e-7)
 
 
 def same_storage(a: Tensor, b: Tensor) -> bool:
@@ -24,20 +80,26 @@ def same_storage(a: Tensor, b: Tensor) -> bool:
     return a.untyped_storage().data_ptr() == b.untyped_storage().data_ptr()
 
 
-def largest_ndim(function: Callable[..., Any], *args: Tensor) -> int:
-    """``function(*args)`` 的途中，出现过的张量最多有几维。"""
+def error_from(answer: Callable[..., Any], *args: Any) -> BaseException | None:
+    """读者的函数这样叫时抛出的异常；没有抛就是 None。"""
+    try:
+        answer(*args)
+    except Wrong as wrong:
+        if wrong.__cause__ is None:  # 不是读者抛的，是护栏拦下的
+            raise
+        return wrong.__cause__
+    return None
 
-    class Watch(TorchFunctionMode):
-        seen: int = 0
 
-        def __torch_function__(
-            self, func: Any, types: Any, args: Any = (), kwargs: Any = None
-        ) -> Any:
-            result = func(*args, **(kwargs or {}))
-            if isinstance(result, Tensor):
-                self.seen = max(self.seen, result.ndim)
-            return result
+def first_difference(result: Tensor, truth: Tensor) -> tuple[int, ...]:
+    """两个同形状的张量，第一处不同的下标。"""
+    return tuple((result != truth).nonzero()[0].tolist())
 
-    with Watch() as watch:
-        function(*args)
-    return int(watch.seen)
+
+def numbered(*shape: int) -> Tensor:
+    """每一格的数都是自己的编号，从 1 数，各不相同。"""
+    return torch.arange(1.0, 1 + torch.Size(shape).numel()).view(shape)
+
+
+def _short(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")

@@ -1,60 +1,70 @@
 """第 1 章《张量》的检查器。每个都用几组不同的输入试，只试一组会放过碰巧对的答案。"""
 
 from collections.abc import Callable
-from inspect import unwrap
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from companion.book.exercises._common import largest_ndim, require_tensor, same_storage
+from companion.book.exercises._common import (
+    error_from,
+    first_difference,
+    may_be_nan,
+    numbered,
+    require_integers,
+    require_number,
+    require_tensor,
+    same_storage,
+)
+from companion.book.exercises._draws import not_normal, unfair
+from companion.book.exercises._watch import Watch, steps
 
 Answer = Callable[..., Any]
 
 
 def read_shape(answer: Any) -> str | None:
-    if not isinstance(answer, (tuple, torch.Size)):
+    if not isinstance(answer, tuple):
         return f"要一个元组，你给的是 {type(answer).__name__}。"
     if len(answer) != 3:
         return f"你写了 {len(answer)} 维。开头连着几个方括号？"
-    if tuple(answer) != (2, 3, 1):
+    if answer != (2, 3, 1):
         return "维数对了，长度不对：从最外层开始，一层一层数并排的个数。"
     return None
 
 
 def dice(answer: Answer) -> str | None:
-    rolls = answer(3000)
-    require_tensor(rolls, (3000,))
-    if rolls.is_floating_point():
-        return f"点数应是整数，你给的 dtype 是 {rolls.dtype}。"
-    if rolls.min() < 1 or rolls.max() > 6:
-        return f"掷出了 {rolls.min()} 到 {rolls.max()}，骰子没有这样的点数。"
+    for n in (7, 100_000):
+        rolls = answer(n)
+        require_integers(rolls, (n,))
+        if rolls.min() < 1 or rolls.max() > 6:
+            return f"掷出了 {rolls.min()} 到 {rolls.max()}，骰子没有这样的点数。"
     if len(missing := sorted(set(range(1, 7)) - set(rolls.tolist()))) > 0:
-        return f"掷了 3000 次，从没出现过 {missing}。"
-    if torch.equal(answer(3000), rolls):
+        return f"掷了 {n} 次，从没出现过 {missing}。"
+    if torch.equal(answer(n), rolls):
         return "两次掷出来一模一样，这不是骰子。"
-    return None
+    return unfair(rolls.long())
 
 
 def safe_difference(answer: Answer) -> str | None:
-    pairs = [([5, 200], [13, 100]), ([0, 255], [255, 0])]
+    pairs = [([5, 200], [13, 100]), ([0, 255], [255, 0]), ([7, 8, 9], [9, 8, 7])]
     for left, right in pairs:
         a, b = (torch.tensor([v], dtype=torch.uint8) for v in (left, right))
         result = answer(a, b)
-        require_tensor(result, (1, 2))
-        if result.dtype != torch.float32:
-            return f"结果的 dtype 应为 float32，实际是 {result.dtype}。"
-        if (result >= 0).all():
-            return f"{left[0]} - {right[0]} 得到 {result[0, 0]:g}：该是负数的地方绕回去了。"
-        if not torch.equal(result, a.float() - b.float()):
-            return f"{left[1]} - {right[1]} 得到 {result[0, 1]:g}，差得不对：超出 int8 的数也要对。"
+        require_tensor(result, (1, len(left)), torch.float32)
+        for i, (one, two) in enumerate(zip(left, right, strict=True)):
+            got = result[0, i].item()
+            if got == (one - two) % 256 != one - two:
+                return f"{one} - {two} 得到 {got:g}：该是负数的地方绕回去了。"
+            if got == two - one != one - two:
+                return f"{one} - {two} 得到 {got:g}：正负号反了，或者被去掉了。"
+            if got != one - two:
+                return f"{one} - {two} 得到 {got:g}，应得 {one - two}：负到 -255、正到 255 都要对。"
     return None
 
 
 def count_bytes(answer: Any) -> str | None:
-    if isinstance(answer, bool) or not isinstance(answer, int):
-        return f"要一个整数，你给的是 {type(answer).__name__}。"
+    require_number(answer, int)
     numel = 60_000 * 28 * 28
     known = {
         numel: "这是元素个数，还不是字节数。",
@@ -65,92 +75,137 @@ def count_bytes(answer: Any) -> str | None:
 
 
 def center_crop(answer: Answer) -> str | None:
-    for n in (1, 3):
-        images = torch.arange(n * 64.0).view(n, 8, 8)
-        result = answer(images)
-        require_tensor(result, (n, 4, 4))
-        if not torch.equal(result, images[:, 2:6, 2:6]):
-            return f"不是正中间：左上角是原图的 {result[0, 0, 0]:g} 号格，每行 8 格。"
+    for images in (numbered(1, 8, 8), numbered(3, 8, 8), numbered(8, 2, 8).transpose(0, 1)):
+        result, truth = answer(images), images[:, 2:6, 2:6]
+        require_tensor(result, tuple(truth.shape), images.dtype)
+        if torch.equal(result, truth.mT):
+            return "是正中间，可是行和列对调了。"
+        if not torch.equal(result, truth):
+            where = first_difference(result, truth)
+            values = f"取到了 {result[where]:g} 号格，应是 {truth[where]:g} 号格"
+            return f"{len(images)} 张图时，结果的 {list(where)} {values}：居中的从第几格开始？"
         if not same_storage(result, images):
             return "数都对，可这是一份副本。列表和掩码会抄，切片才是视图。"
     return None
 
 
 def pick_per_row(answer: Answer) -> str | None:
-    wide = torch.arange(12.0).view(3, 4), torch.tensor([2, 0, 3])
-    square = torch.arange(9.0).view(3, 3), torch.tensor([1, 2, 0])
-    for s, k in (wide, square):
-        result = answer(s, k)
+    wide = numbered(3, 4), torch.tensor([2, 0, 3])
+    square = -numbered(3, 3).double(), torch.tensor([1, 2, 0])
+    same = numbered(4, 2).long().square(), torch.tensor([1, 1, 0, 1])
+    for s, k in (wide, square, same):
+        result, truth = answer(s, k), s.gather(1, k[:, None])[:, 0]
         if isinstance(result, Tensor) and result.shape == (len(k), len(k)):
             return "得到了每一行和每个列号的全部组合，要的只是一一配对的那些。"
-        require_tensor(result, (len(k),))
+        require_tensor(result, (len(k),), s.dtype)
         if torch.equal(result, s[:, k[0]]):
             return "每一行取的都是同一列。第 i 行要取第 labels[i] 个。"
-        if not torch.equal(result, s.gather(1, k[:, None])[:, 0]):
+        if not torch.equal(result, truth):
             return "取到的数不对：行号和列号要按顺序配成对。"
+    few, many = (_taking(answer, rows) for rows in (3, 30))
+    if many > few:
+        return f"数都对，可是用了循环：3 行要 {few} 步，30 行要 {many} 步。下标里可以放整个张量。"
     return None
 
 
+def _taking(answer: Answer, rows: int) -> int:
+    """从 `rows` 行里各取一个，要走几步。"""
+    return steps(answer, numbered(rows, 5), torch.arange(rows) % 5)
+
+
 def contiguous_strides(answer: Answer) -> str | None:
-    for shape in ((3, 4), (2, 3, 4), (5,), (2, 1, 3, 6)):
+    for shape in ((3, 4), (2, 3, 4), (5,), (2, 1, 3, 6), (4, 3, 2, 2, 5)):
         result, truth = answer(shape), torch.empty(shape).stride()
         if not isinstance(result, tuple):
             return f"要一个元组，你给的是 {type(result).__name__}。"
+        if len(result) != len(shape):
+            return f"形状 {shape} 有 {len(shape)} 维，你给了 {len(result)} 个步幅：一维一个。"
+        if wrong := [value for value in result if type(value) is not int]:
+            return f"步幅是走几个数，应是整数，你给的是 {wrong[0]!r}。"
         if result == tuple(reversed(truth)) and result != truth:
             return f"形状 {shape} 上，数都有了，顺序反了：最后一维的步幅才是 1。"
         if result == shape:
             return "你返回的是形状本身。步幅是走一步要跨过几个数。"
+        if result == tuple(4 * step for step in truth):
+            return f"形状 {shape} 上，你数的是字节：步幅数的是数，一个数算 1。"
         if result != truth:
             return f"形状 {shape} 上不对：第 k 维的步幅，等于它右边各维长度的乘积。"
     return None
 
 
 def patches(answer: Answer) -> str | None:
-    image = torch.arange(64.0).view(8, 8)
-    result = answer(image)
-    require_tensor(result, (4, 4, 2, 2))
-    if torch.equal(result, image.reshape(4, 4, 2, 2)):
-        return "形状对，内容不对：第一个小块成了 0, 1, 2, 3 号格，它们在同一行上。"
-    if torch.equal(result, image.view(4, 2, 4, 2).permute(2, 0, 3, 1)):
-        return "行和列对调了：result[r, c] 应是第 r 行第 c 个小块。"
-    if not torch.equal(result, image.view(4, 2, 4, 2).transpose(1, 2)):
-        return f"左上角的小块应含原图左上角的四格，你的是 {result[0, 0].flatten().tolist()}。"
-    return None if same_storage(result, image) else "数都对，可这是一份副本，题目要视图。"
+    for image in (numbered(8, 8), -numbered(8, 8).flip(0), numbered(8, 16)[:, ::2]):
+        result, blocks = answer(image), image.view(4, 2, 4, 2)
+        require_tensor(result, (4, 4, 2, 2), image.dtype)
+        known = {
+            "形状对，内容不对：第一个小块里的四格，在原图的同一行上。": image.reshape(4, 4, 2, 2),
+            "行和列对调了：result[r, c] 应是第 r 行第 c 个小块。": blocks.permute(2, 0, 3, 1),
+            "小块换了行列：result[r, c] 应是第 r 行第 c 个小块。": blocks.permute(2, 0, 1, 3),
+            "小块的位置对，可是每个小块里面，行和列对调了。": blocks.permute(0, 2, 3, 1),
+        }
+        for text, mistake in known.items():
+            if torch.equal(result, mistake):
+                return text
+        truth = blocks.transpose(1, 2)
+        if not torch.equal(result, truth):
+            r, c, *_ = first_difference(result, truth)
+            got, right = result[r, c].tolist(), truth[r, c].tolist()
+            return f"第 {r} 行第 {c} 个小块应是 {right}，你的是 {got}。"
+        if not same_storage(result, image):
+            return "数都对，可这是一份副本，题目要视图。"
+    return None
 
 
+@may_be_nan
 def class_means(answer: Answer) -> str | None:
-    x = torch.tensor([[1.0, 2.0, 3.0], [3.0, 4.0, 5.0], [10.0, 0.0, 2.0], [7.0, 7.0, 7.0]])
-    for y, k in ((torch.tensor([1, 0, 1, 0]), 2), (torch.tensor([0, 0, 1, 2]), 3)):
+    x = torch.tensor([[1.0, 2.0, 3.0], [3.0, 4.0, 5.0], [10.0, 0.5, -2.0], [7.0, 7.0, 9.0]])
+    for labels, k in (([1, 0, 1, 0], 2), ([0, 0, 1, 2], 3), ([0, 0, 2, 0], 5)):
+        y = torch.tensor(labels)
         result = answer(x, y, k)
         if isinstance(result, Tensor) and result.shape == (3, k) and k == 2:
             return "行和列反了：一行是一个类，一列是一个特征。"
-        require_tensor(result, (k, 3))
-        truth = torch.stack([x[y == c].mean(0) for c in range(k)])
-        if torch.allclose(result, torch.stack([x[y == c].sum(0) for c in range(k)])):
+        if isinstance(result, Tensor) and result.ndim == 2 and result.shape[0] < k == 5:
+            return f"num_classes={k}，你只给了 {len(result)} 行：一张图也没有的类也占一行。"
+        require_tensor(result, (k, 3), torch.float32)
+        seen = y.unique()  # 一张图也没有的类，平均没有定义，那一行是什么都行
+        sums = torch.stack([x[y == c].sum(0) for c in seen])
+        if torch.allclose(result[seen], sums):
             return "这是每类的和，还没有除以各类自己的张数。"
-        if not torch.allclose(result, truth):
+        if not torch.allclose(result[seen], sums / torch.bincount(y)[seen][:, None]):
             return "数不对：只对同一类的行求平均，并且消掉的是样本那一维。"
     return None
 
 
 def squared_error(answer: Answer) -> str | None:
-    a, b = torch.tensor([1.0, 2.0, 4.0]), torch.tensor([1.0, 3.0, 7.0])
-    for p, t in ((a, b), (a[:, None], b), (a, b[:, None]), (a[:, None], b[:, None])):
+    a, b = torch.tensor([1.0, 2.0, 4.0]), torch.tensor([1.0, 3.0, 8.0])
+    c, d = torch.tensor([2.0, -2.0, 0.5, 1.0]), torch.tensor([1.0, 0.0, 0.5, 3.0])
+    pairs = ((a, b), (c[:, None], d), (b, a[:, None] / 2), (d[:, None], 3 * c[:, None]))
+    for p, t in pairs:
         shapes = f"{tuple(p.shape)} 和 {tuple(t.shape)}"
-        result = torch.as_tensor(answer(p, t))
-        if result.ndim != 0:
-            return f"形状 {shapes} 时应返回一个数，你的形状是 {tuple(result.shape)}。"
-        if torch.isclose(result, torch.tensor(10.0)):
+        result, difference = answer(p, t), p.flatten() - t.flatten()
+        if isinstance(result, float):
+            return "你返回的是 Python 的数，要零维张量：从它还要能往回求导，不要 .item()。"
+        if isinstance(result, Tensor) and result.ndim != 0:
+            return f"形状 {shapes} 时应返回零维张量，你的形状是 {tuple(result.shape)}。"
+        require_tensor(result, (), torch.float32)
+        if torch.isclose(result, difference.square().sum()):
             return "这是平方和，还没有取平均。"
-        if not torch.isclose(result, torch.tensor(10.0 / 3)):
-            return f"形状 {shapes} 时得到 {result:.4g}：中途多半广播成了 (3, 3)。"
-    try:
-        unwrap(answer)(torch.ones(3), torch.ones(1))
-    except ValueError:
-        return None
-    except Exception as error:
-        return f"3 个预测对 1 个标签时应抛 ValueError，你抛的是 {type(error).__name__}。"
-    return "3 个预测对 1 个标签，应当抛 ValueError，你的函数却算出了数。"
+        if torch.isclose(result, (p.flatten()[:, None] - t.flatten()).square().mean()):
+            return f"形状 {shapes} 时得到 {result:.4g}：中途广播成了 ({len(p)}, {len(p)})。"
+        if not torch.isclose(result, difference.square().mean()):
+            return f"形状 {shapes} 时得到 {result:.4g}，不对：逐个相减，平方，再取平均。"
+    return _must_refuse_other_lengths(answer)
+
+
+def _must_refuse_other_lengths(answer: Answer) -> str | None:
+    for n, k in ((3, 1), (1, 3), (4, 2)):
+        error = error_from(answer, torch.ones(n), torch.ones(k, 1))
+        if error is None:
+            return f"{n} 个预测对 {k} 个标签，应当抛 ValueError，你的函数却算出了数。"
+        if not isinstance(error, ValueError):
+            kind = type(error).__name__
+            return f"{n} 个预测对 {k} 个标签时应抛 ValueError，你抛的是 {kind}。"
+    return None
 
 
 def standardize_rows(answer: Answer) -> str | None:
@@ -158,7 +213,7 @@ def standardize_rows(answer: Answer) -> str | None:
     for shape in ((4, 4), (2, 5)):
         t = 3 * torch.randn(shape, generator=generator) + torch.arange(shape[0])[:, None]
         result = answer(t)
-        require_tensor(result, shape)
+        require_tensor(result, shape, torch.float32)
         centered = t - t.mean(1, keepdim=True)
         if torch.allclose(result, centered / t.std(1, keepdim=True), atol=1e-5):
             continue
@@ -166,85 +221,125 @@ def standardize_rows(answer: Answer) -> str | None:
             return "标准差除的是 n，题目要除以 n-1。"
         if torch.allclose(result, (t - t.mean(0)) / t.std(0), atol=1e-5):
             return "你标准化的是每一列，题目要每一行。"
-        return f"形状 {shape} 上，结果的行平均是 {result.mean(1)[0]:.2g}；看看平均数对到了哪一维。"
+        mean, std = result.mean(1), result.std(1)
+        if mean.abs().max() > 1e-4:
+            worst = mean[mean.abs().argmax()]
+            return (
+                f"形状 {shape} 上，有一行的平均是 {worst:.2g}，应是 0：减的是这一行自己的平均吗？"
+            )
+        worst = std[(std - 1).abs().argmax()]
+        if abs(worst - 1) < 1e-4:
+            return "每行的平均和标准差都对，数不对：位置和正负号都要和原来的一致。"
+        return f"形状 {shape} 上，平均都是 0 了，有一行的标准差是 {worst:.3g}，应是 1。"
     return None
 
 
 def recognise_l1(answer: Answer) -> str | None:
-    x = torch.tensor([[0.0, 0.0], [3.0, 0.0], [2.0, 2.0], [0.0, 3.9]])
-    m = torch.tensor([[0.0, 0.0], [3.0, 3.0], [0.0, 4.0]])
-    result = answer(x, m)
-    if isinstance(result, Tensor) and result.shape == (3,):
-        return "你给每个模板找了一张图。要反过来：给每张图找一个模板。"
-    require_tensor(result, (4,))
-    difference = x[:, None] - m
-    if torch.equal(result, difference.sum(-1).argmin(1)):
-        return "差有正有负，直接相加会抵消，先取绝对值。"
-    if torch.equal(result, difference.abs().sum(-1).argmax(1)):
-        return "你挑的是最不像的那个模板。"
-    truth = difference.abs().sum(-1).argmin(1)
-    return None if torch.equal(result, truth) else "有图认到了别的模板：逐个手算距离对一对。"
+    near, far = [[0.0, 0.0], [3.0, 3.0], [0.0, 4.5]], [[5.0, 5.0], [-1.0, 8.0]]
+    some = [[0.0, 0.0], [3.0, 0.2], [2.0, 2.0], [0.0, 3.9], [0.0, 2.1], [2.0, 5.0]]
+    for points, templates in ((some, near), (some[::-1], near + far), (some[:2], far)):
+        x, m = torch.tensor(points), torch.tensor(templates)
+        result, difference = answer(x, m), x[:, None] - m
+        if isinstance(result, Tensor) and result.shape == (len(m),) != (len(x),):
+            return "你给每个模板找了一张图。要反过来：给每张图找一个模板。"
+        require_tensor(result, (len(x),), torch.int64)
+        if torch.equal(result, difference.abs().sum(-1).argmin(1)):
+            continue
+        if torch.equal(result, difference.square().sum(-1).argmin(1)):
+            return "这还是差的平方和认出来的，题目要差的绝对值之和。"
+        if torch.equal(result, difference.sum(-1).argmin(1)):
+            return "差有正有负，直接相加会抵消，先取绝对值。"
+        if torch.equal(result, difference.abs().sum(-1).argmax(1)):
+            return "你挑的是最不像的那个模板。"
+        return "有图认到了别的模板：逐个手算距离对一对。"
+    return None
 
 
 def pairwise(answer: Answer) -> str | None:
     generator = torch.Generator().manual_seed(0)
     for n, k in ((3, 5), (4, 4)):
         a, b = (torch.randn(rows, 2, generator=generator) for rows in (n, k))
-        result, truth = answer(a, b), torch.cdist(a, b).square()
-        require_tensor(result, (n, k))
-        if torch.allclose(result, truth, atol=1e-4):
-            continue
+        a[1] = a[0]
+        with Watch() as seen:
+            result = answer(a, b)
+        truth = torch.cdist(a, b).square()
+        require_tensor(result, (n, k), torch.float32)
         if torch.allclose(result, truth.sqrt(), atol=1e-4):
             return "这是距离，题目要平方距离，不用开方。"
         if torch.allclose(result, b.square().sum(1) - 2 * a @ b.T, atol=1e-4):
             return "少了一项：只比大小时可以扔掉的那一项，这里要加回来。"
-        return f"a 有 {n} 行、b 有 {k} 行时不对：看看两个平方和各自该对到行还是列。"
-    if largest_ndim(answer, torch.ones(3, 2), torch.ones(5, 2)) > 2:
-        return "数都对，可是中途造了三维的结果：数据一大，内存就不够了。"
+        if not torch.allclose(result, truth, atol=1e-4):
+            i, j = (~torch.isclose(result, truth, atol=1e-4)).nonzero()[0].tolist()
+            where = f"a 有 {n} 行、b 有 {k} 行时，第 {i} 行第 {j} 列得到 {result[i, j]:.3g}"
+            return f"{where}，应是 {truth[i, j]:.3g}：三项都有吗，平方和各对到了行还是列？"
+        if seen.ndim > 2:
+            return "数都对，可是中途造了三维的结果：数据一大，内存就不够了。"
+        if seen.left_torch:
+            return "数都对，可是中途出了 torch（NumPy 或列表）：用张量的运算，不造三维的结果。"
     return None
 
 
 def shares_memory(answer: Answer) -> str | None:
-    t = torch.arange(6.0)
+    t = torch.arange(1.0, 601.0)
     pairs = {
-        "t 和 t[1:]": (t[1:], True),
-        "t 和 t.view(2, 3).T": (t.view(2, 3).T, True),
-        "t 和 t.clone()": (t.clone(), False),
-        "t 和 t[[0, 1]]": (t[[0, 1]], False),
+        "t 和 t[1:]": (t, t[1:], True),
+        "t[500:] 和 t": (t[500:], t, True),
+        "t 和 t.view(20, 30).T": (t, t.view(20, 30).T, True),
+        "t[:300] 和 t[300:]": (t[:300], t[300:], True),
+        "t[::2] 和 t[1::2]": (t[::2], t[1::2], True),
+        "t 和 t.detach()": (t, t.detach(), True),
+        "t 和 t.clone()": (t, t.clone(), False),
+        "t 和 t.clone()[1:]": (t, t.clone()[1:], False),
+        "t[1:] 和 t.clone()[1:]": (t[1:], t.clone()[1:], False),
+        "t 和 t[[0, 1]]": (t, t[[0, 1]], False),
+        "t 和 t.clone().view(20, 30).T": (t, t.clone().view(20, 30).T, False),
     }
-    for name, (other, shared) in pairs.items():
-        if answer(t, other) is not shared:
-            return f"{name} 应得 {shared}：要问的是内存，不是起点，也不是内容。"
+    for name, (one, two, shared) in pairs.items():
+        got = answer(one, two)
+        require_number(got, bool)
+        if got is not shared:
+            return f"{name} 应得 {shared}：问的是整块存储，不是起点、内容，也不是有没有公共的数。"
     return None
 
 
 def safe_tensor(answer: Answer) -> str | None:
-    for dtype in (np.float64, np.int32, np.float32):
-        array = np.arange(3).astype(dtype)
+    numbers = np.array([[0.1, -2.5, 199.9], [3.0, 100.0, 255.0]])
+    small = numbers.astype(np.float32), np.abs(numbers).astype(np.uint8), numbers.astype(np.float16)
+    for array in (numbers, (1001 * numbers).astype(np.int32), *small):
+        truth = torch.from_numpy(array.astype(np.float32))
         result = answer(array)
-        require_tensor(result, (3,))
+        require_tensor(result, (2, 3))
         if result.dtype != torch.float32:
-            return f"{np.dtype(dtype).name} 的数组得到了 {result.dtype}，应为 float32。"
-        array[0] = 99
-        if result[0] == 99:
-            return f"{np.dtype(dtype).name} 的数组改了以后，张量也跟着变了。"
+            return f"{array.dtype} 的数组得到了 {result.dtype}，应为 float32。"
+        if not torch.equal(result, truth):
+            i = int((result != truth).flatten().int().argmax())
+            change = f"里有 {array.flat[i]:g}，张量里成了 {result.flatten()[i]:g}"
+            return f"{array.dtype} 的数组{change}：应当直接换成 float32，中途不经过别的。"
+        array[:] = 99
+        if not torch.equal(result, truth):
+            return f"{array.dtype} 的数组改了以后，张量也跟着变了。"
     return None
 
 
 def noise_like(answer: Answer) -> str | None:
-    t = torch.zeros(4000, dtype=torch.float64)
-    result = answer(t, 0.5)
-    require_tensor(result, (4000,))
-    if not torch.equal(t, torch.zeros_like(t)):
-        return "原来的 t 被改了，应返回新的。"
-    if result.dtype != torch.float64:
-        return f"t 是 float64，结果成了 {result.dtype}。"
-    if abs(result.mean()) > 0.1:
-        return f"噪声的平均是 {result.mean():.2f}，标准正态的平均是 0。"
-    if not 0.45 < result.std() < 0.55:
-        return f"scale=0.5 时标准差应在 0.5 附近，你的是 {result.std():.2f}。"
-    try:
-        unwrap(answer)(torch.empty(3, device="meta"), 1.0)
-    except RuntimeError:
+    for dtype in (torch.float64, torch.float32):
+        t = torch.arange(400.0, dtype=dtype).view(4, 100) - 200
+        result = answer(t, 0.0)
+        require_tensor(result, (4, 100))
+        if result.dtype != dtype:
+            return f"t 是 {dtype}，结果成了 {result.dtype}。"
+        if same_storage(result, t):
+            return "返回的就是 t，或者和它共用内存：应返回新的。"
+        if not torch.equal(result, t):
+            return "scale=0 时没有噪声，应当正好是 t，你的不是。"
+    elsewhere = torch.empty(3, 2, device="meta")
+    error = error_from(answer, elsewhere, 1.0)
+    if error is not None and "device" in str(error):  # 别的错误是 meta 上算不了，不怪读者
         return "t 在别的设备上时，噪声还留在 CPU，两者加不到一起。"
-    return None
+    if error is None and answer(elsewhere, 1.0).device != elsewhere.device:
+        return "t 在别的设备上时，结果回到了 CPU：噪声要和 t 造在同一个设备上。"
+    if torch.equal(answer(t, 1.0), answer(t, 1.0)):
+        return "两次抽到的噪声一模一样，每次都应新抽。"
+    t = torch.linspace(-3, 3, 100_000, dtype=torch.float64).view(200, 500)
+    first, second = ((answer(t, scale) - t) / scale for scale in (0.5, 2.0))
+    return not_normal(first, 0.5) or not_normal(second, 2.0)

@@ -1,6 +1,7 @@
 """第 4 章《训练》的检查器。每个都用几组不同的输入试，只试一组会放过碰巧对的答案。"""
 
-from collections.abc import Callable
+import copy
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
@@ -8,14 +9,18 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
+from companion._common import random_position
+from companion.book.exercises._common import close, mutates, require_number
+from companion.book.exercises._draws import chi_square
+
 Answer = Callable[..., Any]
 
 
 def three_way(answer: Answer) -> str | None:
+    before = random_position()
     for n, valid, test in ((10, 2, 3), (200, 40, 60)):
-        state = torch.get_rng_state()
         parts = answer(n, valid, test, 0)
-        if not torch.equal(state, torch.get_rng_state()):
+        if random_position() != before:
             return "全局的随机数被动过了：给 randperm 一个自己的 generator。"
         if wrong := _wrong_parts(parts, n, valid, test):
             return wrong
@@ -23,8 +28,21 @@ def three_way(answer: Answer) -> str | None:
         return "训练那份正好是开头的那些行：没有打乱。"
     if any(not torch.equal(a, b) for a, b in zip(parts, answer(n, valid, test, 0), strict=True)):
         return "同一个种子，两次切得不一样。"
-    if torch.equal(parts[0], answer(n, valid, test, 1)[0]):
+    if any(torch.equal(parts[0], answer(n, valid, test, seed)[0]) for seed in (1, 2, 5)):
         return "换了种子，切法没变。"
+    return _wrong_shuffle(answer, torch.cat(list(parts)))
+
+
+def _wrong_shuffle(answer: Answer, order: Tensor) -> str | None:
+    """打乱得匀不匀：看相邻的差有没有规律，再换一百五十个种子，看每个下标落到各处的次数。"""
+    gaps = order.diff() % len(order)
+    if len(gaps.unique()) < len(order) // 3:  # 打乱的约有六成不同
+        return "下标还排着队，相邻的差来回就是那几个：把 0 到 n-1 整个打乱，再切。"
+    places = torch.zeros(10, 10)
+    for seed in range(150):
+        places[torch.arange(10), torch.cat(list(answer(10, 2, 3, seed)))] += 1
+    if chi_square(places.flatten()) > 81 + 5 * 162**0.5:
+        return "换了一百五十个种子，有的下标老在同样的位置：整个打乱一次就切，不再排序。"
     return None
 
 
@@ -32,8 +50,12 @@ def _wrong_parts(parts: Any, n: int, valid: int, test: int) -> str | None:
     """切出来的三份哪里不对；看形状、dtype、有没有重叠和遗漏。"""
     if not isinstance(parts, (tuple, list)) or len(parts) != 3:
         return "要返回三个张量：训练、验证、测试。"
-    if not all(isinstance(p, Tensor) and p.dtype == torch.int64 for p in parts):
-        return "每一份都应是 int64 的下标张量。"
+    for part in parts:
+        if not isinstance(part, Tensor) or part.dtype != torch.int64:
+            kind = f"{part.dtype} 的张量" if isinstance(part, Tensor) else type(part).__name__
+            return f"每一份都应是 int64 的下标张量，你的是 {kind}。"
+        if part.ndim != 1:
+            return f"每一份都应是一维的，你的形状是 {tuple(part.shape)}。"
     if (sizes := [len(p) for p in parts]) != [n - valid - test, valid, test]:
         return f"n={n} 时三份各有 {sizes} 个，应是 {[n - valid - test, valid, test]}。"
     together = torch.cat(list(parts))
@@ -45,91 +67,101 @@ def _wrong_parts(parts: Any, n: int, valid: int, test: int) -> str | None:
 
 
 def num_steps(answer: Answer) -> str | None:
-    for n, batch, epochs in ((128, 64, 1), (1077, 64, 3), (10, 4, 5), (3, 64, 2)):
-        for drop_last in (False, True):
-            got = answer(n, batch, epochs, drop_last)
-            if isinstance(got, bool) or not isinstance(got, int):
-                return f"要一个整数，你返回的是 {type(got).__name__}。"
-            loader = DataLoader(TensorDataset(torch.zeros(n)), batch, drop_last=drop_last)
-            if got == len(loader) * epochs:
+    for n, batch, epochs in ((128, 64, 1), (1077, 64, 3), (10, 4, 5), (3, 64, 2), (64, 64, 4)):
+        for drop_last in (None, False, True):
+            given = (n, batch, epochs) if drop_last is None else (n, batch, epochs, drop_last)
+            whole, every = n // batch * epochs, -(-n // batch) * epochs
+            got, truth = answer(*given), whole if drop_last else every
+            require_number(got, int)
+            if got == truth:
                 continue
-            where = f"{n} 张、每批 {batch}、{epochs} 轮、drop_last={drop_last}"
+            told = "没写 drop_last" if drop_last is None else f"drop_last={drop_last}"
+            where = f"{n} 张、每批 {batch}、{epochs} 轮、{told}：你得到 {got}"
+            if drop_last and got == every:
+                return f"{where}。零头那批这次不算。"
+            if not drop_last and got == whole:
+                return f"{where}，漏了短的那批。"
             if got == epochs:
-                return f"{where}：你得到 {got}，那是一轮只改一次。每一批都改一次。"
-            if drop_last:
-                return f"{where}：你得到 {got}。零头那批这次不算。"
-            if got == n // batch * epochs:
-                return f"{where}：你得到 {got}，漏了短的那批。"
-            return f"{where}：你得到 {got}，不对。零头每轮都算一批，不会攒到下一轮。"
+                return f"{where}，那是一轮只改一次。每一批都改一次。"
+            if n % batch == 0:
+                return f"{where}，不对：正好分完，没有零头。"
+            rest = "零头每轮都扔掉" if drop_last else "零头每轮都算一批"
+            return f"{where}，不对。{rest}，不会攒到下一轮。"
     return None
 
 
 def epoch_loss(answer: Answer) -> str | None:
-    for losses, sizes in (([2.0, 2.0], [4, 4]), ([1.0, 1.0, 5.0], [2, 2, 1]), ([3.0, 0.5], [1, 9])):
+    for losses, sizes in (([2.0, 2.5], [4, 4]), ([1.0, 1.2, 5.0], [2, 2, 1]), ([3.0, 0.5], [1, 9])):
         got = answer(losses, sizes)
-        if isinstance(got, bool) or not isinstance(got, float):
-            return f"要 float，你返回的是 {type(got).__name__}。"
+        require_number(got, float)
         total = sum(loss * size for loss, size in zip(losses, sizes, strict=True))
-        if abs(got - total / sum(sizes)) < 1e-9:
+        if close(got, total / sum(sizes)):
             continue
         where = f"损失 {losses}、张数 {sizes} 上得到 {got:.4g}"
-        if abs(got - sum(losses) / len(losses)) < 1e-9:
+        if close(got, sum(losses) / len(losses)):
             return f"{where}：各批一样重了，短的那批多占了分量。"
-        if abs(got - total) < 1e-9:
+        if close(got, total):
             return f"{where}：这是总和，还没有除。"
-        if abs(got - total / len(losses)) < 1e-9:
+        if close(got, total / len(losses)):
             return f"{where}：总和除以的是批数，该除以什么？"
-        return f"{where}，不对。"
+        return f"{where}，不对：每批的损失各乘自己的张数，加起来，除以总张数。"
     return None
 
 
+@mutates(0, 3)
 def train_step(answer: Answer) -> str | None:
     generator = torch.Generator().manual_seed(0)
-    inputs = torch.randn(3, 8, 5, generator=generator)
-    targets = torch.randint(0, 4, (3, 8), generator=generator)
+    inputs = torch.randn(4, 8, 5, generator=generator)
+    targets = torch.randint(0, 4, (4, 8), generator=generator)
     (model, sgd), (reference, reference_sgd) = _twins()
     for step, (x, y) in enumerate(zip(inputs, targets, strict=True), start=1):
-        start = [p.detach().clone() for p in model.parameters()]
+        start, modes = [p.detach().clone() for p in model.parameters()], _modes(model)
+        untaught = F.cross_entropy(copy.deepcopy(reference)(x).softmax(1), y).item()
+        during: list[list[bool]] = []
+        hook = model.register_forward_pre_hook(lambda m, _, seen=during: seen.append(_modes(m)))
         got = answer(model, x, y, sgd)
-        if not isinstance(got, float):
-            return f"要返回 float，你返回的是 {type(got).__name__}。张量用 .item() 取成数。"
-        loss = F.cross_entropy(reference(x), y)
-        if abs(got - F.cross_entropy(reference(x).softmax(1), y).item()) < 1e-6:
+        hook.remove()
+        require_number(got, float)
+        if any(now != modes for now in (*during, _modes(model))):
+            return "进来时模型在 train 状态，前向或离开时不是：训练的一步不要 eval()。"
+        if close(got, untaught):
             return "损失像是先做了一次 softmax。cross_entropy 收的是得分。"
+        loss = F.cross_entropy(reference(x), y)
         reference_sgd.zero_grad()
         loss.backward()
         reference_sgd.step()
         if all(torch.equal(a, b) for a, b in zip(start, model.parameters(), strict=True)):
             return f"第 {step} 步之后，参数一个也没动。step 之前，.grad 里有东西吗？"
-        if not _same(model, reference):
+        if not _same(model.parameters(), reference.parameters()):
             return _why_different(step)
-        if abs(got - loss.item()) > 1e-6:
-            return "参数更新对了，返回的损失不是更新之前的那个。"
+        if abs(got - loss.item()) > 1e-5:
+            return f"参数更新对了，返回的损失是 {got:.6g}，更新之前的那个是 {loss:.6g}。"
+        if not _same(model.buffers(), reference.buffers()):
+            return "参数和损失都对，可是前向不止一次：批归一化攒的平均多动了。"
     return None
 
 
+def _modes(model: nn.Module) -> list[bool]:
+    return [module.training for module in model.modules()]
+
+
 def _twins() -> list[tuple[nn.Module, torch.optim.Optimizer]]:
-    """两个一模一样的小网络，各带各的优化器；不动全局的随机数。"""
-    twins: list[tuple[nn.Module, torch.optim.Optimizer]] = []
-    for _ in range(2):
-        model = nn.Sequential(nn.Linear(5, 6), nn.ReLU(), nn.Linear(6, 4))
-        generator = torch.Generator().manual_seed(0)
-        with torch.no_grad():
-            for p in model.parameters():
-                p.copy_(torch.randn(p.shape, generator=generator))
-        twins.append((model, torch.optim.SGD(model.parameters(), lr=0.1)))
-    return twins
+    """两个一模一样的小网络，各带各的优化器；有批归一化，eval 状态下算出来的就不同。"""
+    model = nn.Sequential(nn.Linear(5, 6), nn.BatchNorm1d(6), nn.ReLU(), nn.Linear(6, 4))
+    pair = model, copy.deepcopy(model)
+    return [(one, torch.optim.SGD(one.parameters(), lr=0.1, momentum=0.5)) for one in pair]
 
 
-def _same(model: nn.Module, reference: nn.Module) -> bool:
-    pairs = zip(model.parameters(), reference.parameters(), strict=True)
-    return all(torch.allclose(a, b, atol=1e-6) for a, b in pairs)
+def _same(ours: Iterable[Tensor], theirs: Iterable[Tensor]) -> bool:
+    pairs = zip(ours, theirs, strict=True)
+    return all(torch.allclose(a.float(), b.float(), atol=1e-6) for a, b in pairs)
 
 
 def _why_different(step: int) -> str:
     if step == 1:
-        return "第 1 步之后参数就和标准循环不一样：更新了几次？方向对吗？"
-    return f"第 1 步对，第 {step} 步不对：有什么东西从上一步留了下来？"
+        return "第 1 步之后参数就和标准循环不一样：更新了几次？方向、大小对吗？"
+    causes = ".grad 清零了吗？是同一个 optimizer 更新的吗，它和模型改过吗？"
+    return f"第 1 步对，第 {step} 步不对：{causes}"
 
 
 class _Probe(nn.Module):
@@ -137,29 +169,36 @@ class _Probe(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
+        self.inner = nn.Dropout(0.5)
         self.modes: set[tuple[bool, bool]] = set()
 
     def forward(self, scores: Tensor) -> Tensor:
-        self.modes.add((self.training, torch.is_grad_enabled()))
-        return -scores if self.training else scores
+        self.modes.add((self.training or self.inner.training, torch.is_grad_enabled()))
+        return -scores if self.training else self.inner(scores)
 
 
 def accuracy(answer: Answer) -> str | None:
-    targets = torch.tensor([0, 1, 2, 0, 1])
-    scores = F.one_hot(torch.tensor([0, 1, 2, 0, 2]), 3).float()  # 最后一个错
-    for batch, start in ((5, False), (4, False), (2, True)):
-        model = _Probe().train(start)
-        got = answer(model, DataLoader(TensorDataset(scores, targets), batch))
+    targets = torch.tensor([0, 1, 2, 0, 1, 2, 2])
+    guesses = torch.tensor([0, 2, 2, 0, 0, 2, 2])  # 第 2、5 个错
+    for n, batch, start in ((5, 5, False), (7, 4, False), (6, 4, True), (4, 3, True)):
+        scores = F.one_hot(guesses[:n], 3).float() - 0.5
+        right = (guesses == targets)[:n].float()
+        model, truth = _Probe().train(start), right.mean().item()
+        got = answer(model, DataLoader(TensorDataset(scores, targets[:n]), batch))
         if any(training for training, _ in model.modes):
             return "算分时模型在 train 状态，丢弃和批归一化会捣乱。"
-        if isinstance(got, bool) or not isinstance(got, float):
-            return f"要 float，你返回的是 {type(got).__name__}。"
-        if abs(got - 80) < 1e-4:
-            return "你返回了百分数，要 0 到 1 的比例。"
-        if abs(got - 0.8) > 1e-6:
-            return f"5 张、每批 {batch} 张时得到 {got:.4g}，不对：短的那批和别的批一样重了吗？"
-        if any(grad for _, grad in model.modes):
-            return "分数对了，可是前向还在记怎么求导，白占内存。"
-        if model.training != start:
-            return f"进来时 training={start}，离开时成了 {model.training}。"
+        require_number(got, float)
+        if close(got, truth):
+            if any(grad for _, grad in model.modes):
+                return "分数对了，可是前向还在记怎么求导，白占内存。"
+            continue
+        where = f"{n} 张、每批 {batch} 张，对了 {right.sum():g} 张，得到 {got:.4g}"
+        if close(got, 100 * truth):
+            return f"{where}：这是百分数，要 0 到 1 的比例。"
+        if close(got, 1 - truth):
+            return f"{where}：这是错的比例。"
+        shares = [part.mean().item() for part in right.split(batch)]
+        if close(got, sum(shares) / len(shares)):
+            return f"{where}：短的那批和别的批一样重了。"
+        return f"{where}，不对：每一批都数到了吗，除的是总张数吗？"
     return None
