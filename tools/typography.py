@@ -17,6 +17,7 @@ ROOT = Path(__file__).resolve().parent.parent
 PATTERNS = {
     "chapters/*.ipynb": "ipynb",
     "*.md": "markdown",
+    "chapters/*.md": "markdown",
     "src/companion/book/bets/*.toml": "toml",
 }
 

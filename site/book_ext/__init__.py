@@ -9,12 +9,25 @@ from pathlib import Path
 from sphinx.application import Sphinx
 from sphinx.config import Config
 
-from . import api, benches, chapters, facts, folds, katex, notebooks, page, prose, search, shipped
+from . import (
+    api,
+    benches,
+    chapters,
+    clinic,
+    facts,
+    folds,
+    katex,
+    notebooks,
+    page,
+    prose,
+    search,
+    shipped,
+)
 from . import widgets as shared_widgets
 
 SITE = Path(__file__).resolve().parents[1]
 PARTS = (api, benches, katex, chapters, prose, folds, facts, notebooks, page, shared_widgets)
-PARTS += (search, shipped)
+PARTS += (clinic, search, shipped)
 
 
 def digest(srcdir: str | Path) -> str:
