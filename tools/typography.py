@@ -19,6 +19,7 @@ PATTERNS = {
     "*.md": "markdown",
     "chapters/*.md": "markdown",
     "src/companion/book/bets/*.toml": "toml",
+    "src/companion/book/_dict/*.toml": "toml",
 }
 
 

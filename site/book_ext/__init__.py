@@ -14,6 +14,7 @@ from . import (
     benches,
     chapters,
     clinic,
+    dictionary,
     facts,
     folds,
     katex,
@@ -27,7 +28,7 @@ from . import widgets as shared_widgets
 
 SITE = Path(__file__).resolve().parents[1]
 PARTS = (api, benches, katex, chapters, prose, folds, facts, notebooks, page, shared_widgets)
-PARTS += (clinic, search, shipped)
+PARTS += (clinic, dictionary, search, shipped)
 
 
 def digest(srcdir: str | Path) -> str:
