@@ -10,6 +10,7 @@ from pathlib import Path
 from tools.clinic import REF, SPELLING, beliefs, boxes, claims, is_clinic, section_of
 from tools.coverage import load
 from tools.lint_cells import stored_texts
+from tools.lint_form import PENDING
 from tools.notebooks import ROOT, Notebook, chapter_paths, read_notebook
 from tools.outline import Section, outline
 
@@ -19,8 +20,6 @@ __all__ = ["problems"]
 WAITING: dict[str, str] = {}
 # 还没有哪一章的单元可指的主题：第 14、15 章写好就划掉
 CLINIC_TOPICS = {"T001", "T050", "T056", "T057", "T061", "T062", "T065", "T142"}
-# 还没有改成第二版样式的章：里面的论断不必都有一句原话，改好一章划掉一章
-WORDLESS = {"00_setup", "01_tensors", "04_training"}
 HEARSAY = re.compile(r"有人说|有文章|网上|教程里|某文")
 BET = re.compile(r"\b(?:bet|quiz)\(")
 Books = dict[str, list[Notebook]]
@@ -60,13 +59,13 @@ def _homes(books: Books, root: Path) -> Iterator[str]:
 
 
 def _words(root: Path) -> Iterator[str]:
-    """章节里证明的论断也要有一句读者的话，只在一处。"""
+    """章节里证明的论断也要有一句读者的话，只在一处；样式还没有改好的章不管。"""
     found, said = claims(root), beliefs(root)
     for number in said:
         if number not in found or is_clinic(found[number].document):
             yield f"{number} 不在章节里证明：site/beliefs.toml 里的那一行删掉"
     for number, claim in found.items():
-        if not claim.title and Path(claim.document).name not in WORDLESS:
+        if not claim.title and Path(claim.document).name not in PENDING:
             yield f"{number} 还没有一句读者的话：写进 site/beliefs.toml"
 
 

@@ -46,17 +46,35 @@ class Section:
 
 
 def outline(cells: Iterable[Notebook], depth: int = 2) -> list[Section]:
-    """按不深于 ``depth`` 级的标题切开；第一个标题之前的单元不算。"""
+    """按不深于 ``depth`` 级的标题切开；第一个标题之前的不算。
+
+    一个正文单元里有标题时，标题前后各成一个单元，id 相同。
+    """
     found: list[Section] = []
     for cell in cells:
         if cell.cell_type == "markdown":
-            found += _headings(cell.source, depth)
-        if found:
+            for section, part in _parts(cell, depth):
+                found += [section] if section else []
+                if found:
+                    found[-1].cells.append(part)
+        elif found:
             found[-1].cells.append(cell)
     return found
 
 
-def _headings(source: str, depth: int) -> Iterator[Section]:
-    for labels, marks, title in HEADING.findall(FENCED.sub("", source)):
-        if len(marks) <= depth:
-            yield Section(len(marks), title, tuple(LABEL.findall(labels)))
+def _parts(cell: Notebook, depth: int) -> Iterator[tuple[Section | None, Notebook]]:
+    """一个正文单元按标题切成的几段；开头不是标题的那一段没有 Section。"""
+    visible = FENCED.sub(lambda block: " " * len(block[0]), cell.source)  # 围栏里的 # 不是标题
+    headings = [m for m in HEADING.finditer(visible) if len(m[2]) <= depth]
+    if not headings or visible[: headings[0].start()].strip():
+        yield None, _part(cell, 0, headings[0].start() if headings else len(cell.source))
+    for i, match in enumerate(headings):
+        end = headings[i + 1].start() if i + 1 < len(headings) else len(cell.source)
+        section = Section(len(match[2]), match[3], tuple(LABEL.findall(match[1])))
+        yield section, _part(cell, match.start(), end)
+
+
+def _part(cell: Notebook, start: int, end: int) -> Notebook:
+    part = cell.copy()
+    part["source"] = cell.source[start:end]
+    return part

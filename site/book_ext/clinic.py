@@ -5,9 +5,7 @@
 
 from __future__ import annotations
 
-import importlib
 import re
-import sys
 from collections.abc import Callable, Iterable
 from functools import cache
 from pathlib import Path
@@ -20,6 +18,8 @@ from sphinx.environment import BuildEnvironment
 from sphinx.util import logging
 from sphinx.util.docutils import SphinxDirective, SphinxRole
 from sphinx.util.nodes import make_refnode
+
+from .tooling import tool
 
 LOG = logging.getLogger(__name__)
 CODE = re.compile(r"`([^`]+)`")
@@ -37,8 +37,7 @@ def registry(root: Path) -> dict[str, Any]:
     """``{编号: tools.clinic.Claim}``；没有覆盖表的书（测试里的）是空的。"""
     if not (root / "tests" / "coverage.yml").is_file():
         return {}
-    sys.path.append(str(Path(__file__).resolve().parents[2]))
-    return dict(importlib.import_module("tools.clinic").claims(root))
+    return dict(tool("clinic").claims(root))
 
 
 def depend(env: BuildEnvironment, documents: Iterable[str]) -> None:
@@ -89,10 +88,9 @@ class IndexDirective(SphinxDirective):
 
     def _title(self, document: str) -> str:
         """一页的标题，取自源文件。"""
-        cells = importlib.import_module("tools.notebooks").read_notebook(
-            Path(self.env.srcdir, f"{document}.ipynb")
-        )["cells"]
-        return str(importlib.import_module("tools.outline").outline(cells, 1)[0].title)
+        path = Path(self.env.srcdir, f"{document}.ipynb")
+        cells = tool("notebooks").read_notebook(path)["cells"]
+        return str(tool("outline").outline(cells, 1)[0].title)
 
 
 def index_lines(claims: list[Any], title_of: Callable[[str], str]) -> list[str]:

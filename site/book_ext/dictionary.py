@@ -6,7 +6,6 @@
 
 from __future__ import annotations
 
-import importlib
 import json
 import os
 import subprocess
@@ -23,9 +22,9 @@ from sphinx.errors import ExtensionError
 from sphinx.util.docutils import SphinxDirective
 
 from .clinic import CODE, registry
+from .tooling import ROOT, tool
 
 RECORD = Path("_build", "dictionary.json")
-ROOT = Path(__file__).resolve().parents[2]
 TODAY = {"raises": "今天报错", "warns": "今天警告", "works": "今天照跑"}
 PLEASE = "贴一行报错，比如 RuntimeError: mat1 and mat2 shapes cannot be multiplied"
 NOTE = "报错 {errors} 条，旧写法 {old} 条，都在 torch {version} 上跑过："
@@ -40,21 +39,15 @@ BOX = """<form class="lookup" hidden role="search" aria-label="查报错"
 </form>"""
 
 
-def tools() -> Any:
-    """``tools/dictionary.py``。"""
-    sys.path.append(str(ROOT))
-    return importlib.import_module("tools.dictionary")
-
-
 def record(srcdir: Path) -> dict[str, Any]:
     """记下的消息，``{"torch": 版本, "said": {目标: 消息}}``；旧了就先重跑。"""
     path = srcdir / RECORD
     if path.is_file():
         known = json.loads(path.read_text(encoding="utf-8"))
-        if known.get("digest") == tools().digest():
+        if known.get("digest") == tool("dictionary").digest():
             return dict(known)
     command = [sys.executable, str(ROOT / "tools" / "dictionary.py"), str(path)]
-    environment = {**os.environ, **importlib.import_module("tools.fixed").ENVIRONMENT}
+    environment = {**os.environ, **tool("fixed").ENVIRONMENT}
     done = subprocess.run(command, env=environment, capture_output=True, encoding="utf-8")
     if done.returncode:
         raise ExtensionError(f"报错词典没有跑通：{done.stderr.strip()[-2000:]}")
@@ -70,7 +63,7 @@ class DictionaryDirective(SphinxDirective):
         root = Path(self.env.srcdir)
         recorded = record(root)
         self.env.note_dependency(str(root / RECORD))
-        shown = [e for e in tools().entries() if e.target.startswith(self.prefix)]
+        shown = [e for e in tool("dictionary").entries() if e.target.startswith(self.prefix)]
         titled = {number for number, claim in registry(root).items() if claim.title}
         self.env.metadata[self.env.docname]["tocdepth"] = 2  # 目录里只列组名
         lines = list(self.body(shown, recorded["said"], titled))
@@ -86,7 +79,7 @@ class LookupDirective(SphinxDirective):
     """```` ```{error-lookup} ````：查报错的框，两页都有。"""
 
     def run(self) -> list[nodes.Node]:
-        entries = tools().entries()
+        entries = tool("dictionary").entries()
         errors = sum(entry.target.startswith("err-") for entry in entries)
         version = record(Path(self.env.srcdir))["torch"]
         note = NOTE.format(errors=errors, old=len(entries) - errors, version=version)
@@ -99,7 +92,7 @@ class ErrorDirective(DictionaryDirective):
     prefix = "err-"
 
     def body(self, shown: list[Any], said: dict[str, str], titled: set[str]) -> Iterator[str]:
-        for group in tools().GROUPS:
+        for group in tool("dictionary").GROUPS:
             yield from ("", f"## {group}", "")
             for entry in shown:
                 if entry.content["group"] == group:

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import nbformat
 import pytest
 
 from tests.chapters import clinic_book
@@ -30,6 +31,16 @@ $$ (eq-two)
 :class: dropdown
 看这里。
 ```
+
+## ☆ 另一节
+
+:::{exercise-start} 笔算
+:label: ex-pen
+:class: m5
+:::
+写出结果。
+:::{exercise-end}
+:::
 """
 
 
@@ -37,7 +48,8 @@ def build(folder: Path, text: str) -> str:
     """构建只有一章 ``text`` 的书，返回那一页的 HTML。"""
     source = folder / "书"
     (source / "chapters").mkdir(parents=True)
-    (source / "chapters" / "01_small.md").write_text(text, encoding="utf-8")
+    notebook = nbformat.writes(clinic_book.notebook({"page": text}))
+    (source / "chapters" / "01_small.ipynb").write_text(notebook, encoding="utf-8")
     sphinx(folder, source, "chapters/01_small")
     return (folder / "out" / "chapters" / "01_small.html").read_text(encoding="utf-8")
 
@@ -77,7 +89,9 @@ def test_bad_formula_stops_the_build_and_names_page_and_text(tmp_path: Path):
 @pytest.mark.filterwarnings("default")
 def test_chapter_page_has_facts_minutes_formulas_and_folds(tmp_path: Path):
     html = build(tmp_path, PAGE)
-    assert "第 1 章" in html and "约 1 分钟" in html and "尚无执行记录" in html
+    assert "第 1 章" in html and "尚无执行记录" in html
+    assert re.search(r'一节 <span class="book-minutes" title="估计：[^"]*">读 1 分钟</span>', html)
+    assert "☆ 选读：读 <b>1</b> · 练 <b>5</b> 分钟" in html
     assert "katex/katex.min.css" in html and "mathjax" not in html.lower()
     assert '<details class="admonition hint dropdown">' in html
     assert '<span class="eqno">(1.1)' in html
