@@ -12,13 +12,13 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from tools import lint_cells, lint_prose, lint_teaching
+from tools import lint_cells, lint_form, lint_prose, lint_teaching
 from tools.lint_chapter import Chapter, Finding
 from tools.notebooks import ROOT, ToolError, chapter_paths
 
 __all__ = ["lint", "main"]
 
-RULES = (*lint_cells.RULES, *lint_teaching.RULES, *lint_prose.RULES)
+RULES = (*lint_cells.RULES, *lint_teaching.RULES, *lint_prose.RULES, *lint_form.RULES)
 
 
 def lint(path: Path, root: Path = ROOT) -> Iterator[Finding]:
@@ -43,6 +43,12 @@ def main(argv: list[str] | None = None, root: Path = ROOT) -> int:
         for path in _forgotten(root):
             count += 1
             print(f"{path.stem}:（全章）: 没有列进 _toc.yml")
+        for key in lint_form.unused_references(root):
+            count += 1
+            print(f"references.bib：没有一处引用 {key}")
+        for path in paths:
+            for finding in lint_form.hints(Chapter(path, root)):
+                print(f"提示 {path.stem}:{finding.cell_id}: {finding.message}")
         wide = sum(lint_cells.wide_cells(Chapter(path, root)) for path in paths)
     except ToolError as error:
         print(error, file=sys.stderr)

@@ -17,7 +17,9 @@ ROOT = Path(__file__).resolve().parent.parent
 PATTERNS = {
     "chapters/*.ipynb": "ipynb",
     "*.md": "markdown",
+    "chapters/*.md": "markdown",
     "src/companion/book/bets/*.toml": "toml",
+    "src/companion/book/_dict/*.toml": "toml",
 }
 
 

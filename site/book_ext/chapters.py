@@ -1,22 +1,21 @@
-"""章号与阅读时间：章号来自文件名，★/☆ 小节标题后面附上估计的分钟数。"""
+"""章号与时间：章号来自文件名；★/☆ 小节标题后面附上读和练的分钟数，算法在 ``tools/minutes.py``。"""
 
 from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 
 from docutils import nodes
 from sphinx.application import Sphinx
 from sphinx.environment import BuildEnvironment
-from sphinx_exercise.nodes import is_exercise_node, solution_node
 
-HAN = re.compile(r"[\u3400-\u9fff]")
+from .tooling import tool
+
 CHAPTER = re.compile(r"chapters/(\d\d)_")
 MARKS = {"★": "必读", "☆": "选读"}
-HAN_PER_MINUTE, SECONDS_PER_CELL, SECONDS_PER_EXERCISE = 400, 20, 90
-HOW = f"估计：每分钟读 {HAN_PER_MINUTE} 字，一个代码单元 {SECONDS_PER_CELL} 秒，"
-HOW += f"一道练习 {SECONDS_PER_EXERCISE} 秒"
+Spent = tuple[float, float]  # 读几分钟、练几分钟
 
 
 def chapter_number(docname: str) -> int | None:
@@ -36,39 +35,42 @@ def number_by_chapter(app: Sphinx, env: BuildEnvironment) -> list[str]:
     return []
 
 
-def reading_nodes(node: nodes.Node) -> Iterator[nodes.Node]:
-    """读者要读的节点，深度优先；折叠着的解答不算。"""
-    yield node
-    for child in node.children:
-        if not isinstance(child, solution_node):
-            yield from reading_nodes(child)
+def spent_text(spent: Spent, template: str = "{}") -> str:
+    """``读 29 · 练 14 分钟``；没有练习就不写练。``template`` 是数的写法。"""
+    read, practise = max(1, math.ceil(spent[0])), math.ceil(spent[1])
+    parts = [f"读 {template.format(read)}"]
+    parts += [f"练 {template.format(practise)}"] if practise else []
+    return f"{' · '.join(parts)} 分钟"
 
 
-def minutes(section: nodes.Element) -> int:
-    """读完一节（含子节）估计要几分钟，至少 1。"""
-    seconds = 0.0
-    for node in reading_nodes(section):
-        if isinstance(node, nodes.Text) and not isinstance(node.parent, nodes.literal_block):
-            seconds += 60 * len(HAN.findall(node.astext())) / HAN_PER_MINUTE
-        elif isinstance(node, nodes.Element) and node.get("nb_element") == "cell_code":
-            seconds += SECONDS_PER_CELL
-        elif is_exercise_node(node):
-            seconds += SECONDS_PER_EXERCISE
-    return max(1, math.ceil(seconds / 60))
+def section_times(app: Sphinx, docname: str) -> list[Any]:
+    """源文件里各个 ★/☆ 小节的标题记号和分钟数，按先后；不是笔记本就是空表。"""
+    path = Path(app.env.doc2path(docname))
+    if chapter_number(docname) is None or path.suffix != ".ipynb":
+        return []
+    timed = tool("minutes").chapter_minutes(path, Path(app.srcdir))
+    return [(section.mark, spent) for section, spent in timed if section.mark]
 
 
 def mark_sections(app: Sphinx, doctree: nodes.document, docname: str) -> None:
     """给 ★/☆ 小节写上分钟数，并把各类之和记到页面元数据 ``book_minutes``。"""
-    totals = dict.fromkeys(MARKS, 0)
+    times = section_times(app, docname)
+    totals: dict[str, Spent] = {}
+    for mark, (read, practise) in times:
+        before = totals.get(mark, (0, 0))
+        totals[mark] = (before[0] + read, before[1] + practise)
+    waiting = iter(times)
     for section in doctree.findall(nodes.section):
         title = section.next_node(nodes.title)
         mark = title.astext()[:1] if title is not None else ""
         if mark not in MARKS:
             continue
-        spent = minutes(section)
-        totals[mark] += spent
         section["classes"].append("required" if mark == "★" else "optional")
-        badge = f' <span class="book-minutes" title="{HOW}">约 {spent} 分钟</span>'
+        found = next(waiting, None)
+        if found is None:
+            continue
+        text = spent_text(found[1])
+        badge = f' <span class="book-minutes" title="{tool("minutes").HOW}">{text}</span>'
         title.append(nodes.raw("", badge, format="html"))
     app.env.metadata[docname]["book_minutes"] = totals
 

@@ -13,7 +13,8 @@ from sphinx.application import Sphinx
 from sphinx.util.docutils import SphinxDirective
 from sphinx.writers.html5 import HTML5Translator
 
-from .chapters import HOW, MARKS, chapter_number
+from .chapters import MARKS, Spent, chapter_number, spent_text
+from .tooling import tool
 
 COLAB = "https://colab.research.google.com/github"
 Stats = dict[str, dict[str, Any]]
@@ -43,12 +44,12 @@ def measured(stats: dict[str, Any] | None) -> str:
     return f'<li title="{escape(title)}">全章运行 <b>{seconds}</b> 秒</li>{memory}'
 
 
-def reading(totals: dict[str, int]) -> str:
-    """★ 与 ☆ 各要读多久，供页首显示；没有这类小节就不写。"""
+def reading(totals: dict[str, Spent]) -> str:
+    """★ 与 ☆ 各要读多久、练多久，供页首显示；没有这类小节就不写。"""
     return "".join(
-        f'<li title="{HOW}">{mark} {MARKS[mark]}约 <b>{spent}</b> 分钟</li>'
+        f'<li title="{tool("minutes").HOW}">{mark} {MARKS[mark]}：'
+        f"{spent_text(spent, '<b>{}</b>')}</li>"
         for mark, spent in totals.items()
-        if spent
     )
 
 

@@ -9,7 +9,7 @@ VOID = {"br", "img", "hr", "input", "wbr", "link", "meta", "source", "col"}
 # 不收录的：页面家具，以及先猜（cw）的选项，它们提到的词不在那里讲
 SKIPPED_TAGS = {"script", "style", "annotation", "svg", "button"}
 SKIPPED_CLASSES = {"headerlink", "eqno", "katex-html", "collapsed", "expanded", "cw"}
-SKIPPED_CLASSES |= {"book-facts", "book-minutes", "book-eyebrow"}
+SKIPPED_CLASSES |= {"book-facts", "book-minutes", "book-eyebrow", "lookup"}
 HEADINGS = {"h1", "h2", "h3", "h4"}
 BLOCKS = HEADINGS | {"p", "li", "dt", "dd", "td", "th", "pre", "div", "summary", "figcaption"}
 

@@ -69,8 +69,8 @@ OURS = (
         "_sources/*",
     ),
     *("_static/book.*", "_static/cells.css", "_static/favicon.svg", "_static/companion/*"),
-    *("_static/search.js", "_static/search_page.js", "_static/search_sections.js"),
-    *(".buildinfo", "objects.inv", "sitemap.xml"),
+    *("_static/lookup.js", "_static/search.js", "_static/search_page.js"),
+    *("_static/search_sections.js", ".buildinfo", "objects.inv", "sitemap.xml"),
 )
 LEFT_OVER = ("searchindex.js", "py-modindex.html")  # 从前建的站里有，现在不要了
 

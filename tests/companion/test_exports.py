@@ -18,6 +18,7 @@ EXPORTS = {
         "broadcasting",
         "check",
         "error_of",
+        "explain",
         "indexing",
         "quiz",
         "show_source",

@@ -6,10 +6,12 @@
 - ``widgets/``   ``bet``、``quiz`` 和三张可操作的图；题目在 ``bets/``，一章一个文件
 - ``_names``     题名怎么写
 - ``_show``      ``show_source``、``error_of``
+- ``_explain``   ``explain``：一条报错是什么意思、怎么改；条目在 ``_dict/``
 - ``_js/``、``_fonts/``  网页里的脚本和样式，图里的中文字体
 """
 
 from companion.book._exercise import check
+from companion.book._explain import explain
 from companion.book._show import error_of, show_source
 from companion.book.widgets import Widget, bet, broadcasting, indexing, quiz, strides
 
@@ -19,6 +21,7 @@ __all__ = [
     "broadcasting",
     "check",
     "error_of",
+    "explain",
     "indexing",
     "quiz",
     "show_source",
