@@ -88,6 +88,22 @@ SPECS = {
 }
 
 
+def _rules(thresholds=range(17), flips=(False, True), pixels=range(64), ratio=False, worst=False):
+    """`learn_rule` 的各种写错：少试几个 t、几个方向、几格，或者留下了错得最多的。"""
+
+    def learn(x, y, digit):
+        found = []
+        for pixel in pixels:
+            for t in thresholds:
+                for flip in flips:
+                    wrong = (((x[:, pixel] > t) ^ flip) != (y == digit)).sum().item()
+                    found.append((wrong, (pixel, t, flip)))
+        wrong, rule = max(found) if worst else min(found)
+        return (wrong / len(x), *rule) if ratio else rule
+
+    return learn
+
+
 WRONG = {
     "first_tensor": [
         [3, 1, 4],
@@ -114,4 +130,34 @@ WRONG = {
         ),  # 每段都要大
     ],
     "slope": [lambda value: _cubed(value).item(), _slope_of_square, _slope_as_tensor],
+    "one_step": [
+        (1.8, 1.98),  # 还是 0.05
+        (-3.6, 6.48),  # 加上斜率，而不是减去
+        (3.6,),
+        (1.2, 1.68),  # 链式法则忘了乘 3
+        (3.6, 7.2),  # 斜率没有重算
+        (36.0, 72.0),
+        (3.6, 3.6),
+        (float("nan"), 0.72),
+        (3.6, float("nan")),
+    ],
+    "which_part": [
+        ("数据", "模型", "训练"),
+        ("数据", "优化器", "泛化"),
+        ("目标", "优化器", "训练"),
+        ("数据", "学习率", "训练"),
+        ("数据", "优化器", "数据"),
+        ("数据", "优化器"),
+    ],
+    "learn_rule": [
+        _rules(flips=(False,)),  # 不试 flip
+        _rules(thresholds=range(1, 17)),
+        _rules(thresholds=range(15)),
+        _rules(pixels=range(63)),
+        _rules(ratio=True),  # 多返回了错的比例
+        _rules(worst=True),
+        lambda x, y, digit: (20, 5),
+        lambda x, y, digit: (20, 5, 0),
+        lambda x, y, digit: (64, 5, True),
+    ],
 }

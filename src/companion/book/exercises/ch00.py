@@ -1,6 +1,6 @@
 """第 0 章《开始之前》的检查器。每个都用几组不同的输入试，只试一组会放过碰巧对的答案。"""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from itertools import pairwise
 from typing import Any
 
@@ -83,3 +83,90 @@ def slope(answer: Answer) -> str | None:
         if not seen.differentiated:
             return "数都对，可是没有用自动求导：造一个 requires_grad=True 的张量，再 backward()。"
     return None
+
+
+def one_step(answer: Any) -> str | None:
+    if not isinstance(answer, (tuple, list)) or len(answer) != 2:
+        return "要两个数写成的元组，依次是第一步、第二步之后的 w。"
+    first, second = (float(value) for value in answer)
+    if abs(first - 1.8) < 0.01:
+        return "这是学习率 0.05 走的，题目把它改成了 0.1。"
+    if abs(first - 1.2) < 0.01:
+        return "斜率少乘了一个 3：里面的 3w - 6 也要对 w 求导。"
+    if first < 0:
+        return "方向反了：斜率是负的，减去它，w 要变大。"
+    if not abs(first - 3.6) < 0.01:
+        return f"第一步得到 {first:g}，不对：0 处的斜率是 -36，再乘 0.1。"
+    if abs(second - 7.2) < 0.01:
+        return "第二步还在用旧的斜率：斜率要在新的 w 上重算。"
+    if not abs(second - 0.72) < 0.01:
+        return f"第一步对了，第二步得到 {second:g}，不对：先算 3.6 处的斜率。"
+    return None
+
+
+PART_WORDS = ("数据", "模型", "目标", "优化器", "训练", "泛化")
+
+
+def which_part(answer: Any) -> str | None:
+    if not isinstance(answer, (tuple, list)) or len(answer) != 3:
+        return "要三个词写成的元组，依次答三问。"
+    for word in answer:
+        if word not in PART_WORDS:
+            return f"{word!r} 不在可选的词里：{'、'.join(PART_WORDS)}。"
+    what, rate, score = answer
+    if what != "数据":
+        return f"第一问答了“{what}”：电影评论是拿来学的输入和答案。"
+    if rate != "优化器":
+        return f"第二问答了“{rate}”：学习率管的是每一步挪多远，谁在挪？"
+    if score == "泛化":
+        return "第三问：考的是同样的 5000 条，全都见过。"
+    return None if score == "训练" else f"第三问只问训练还是泛化，你答了“{score}”。"
+
+
+def learn_rule(answer: Answer) -> str | None:
+    for x, y, digit, why in _rule_cases():
+        got = answer(x.clone(), y.clone(), digit)
+        if not isinstance(got, (tuple, list)) or len(got) != 3:
+            return f"要返回三样 (pixel, t, flip)，你返回的是 {got}。"
+        pixel, t, flip = got
+        if not isinstance(flip, bool) or isinstance(pixel, bool) or isinstance(t, bool):
+            return f"依次要整数、整数、True 或 False，你返回的是 {got}。"
+        if not (isinstance(pixel, int) and isinstance(t, int)):
+            return f"pixel 和 t 要整数，你返回的是 {got}。"
+        if not (0 <= pixel < x.shape[1] and 0 <= t <= 16):
+            return f"pixel 在 0 到 63，t 在 0 到 16 之间，你返回的是 {got}。"
+        wrong = int((((x[:, pixel] > t) ^ flip) != (y == digit)).sum())
+        fewest = _fewest_mistakes(x, y == digit)
+        if wrong > fewest:
+            return f"{got} 错 {wrong} 张，还有一条只错 {fewest} 张。{why}"
+    return None
+
+
+def _rule_cases() -> Iterator[tuple[torch.Tensor, torch.Tensor, int, str]]:
+    """几份小数据 ``(x, y, digit, 提示)``：除了一格，其余各格都是噪声。"""
+    generator = torch.Generator().manual_seed(0)
+
+    def noisy(n: int, digit: int) -> tuple[torch.Tensor, torch.Tensor]:
+        x = torch.randint(17, (n, 64), generator=generator).float()
+        other = (digit + torch.randint(1, 10, (n,), generator=generator)) % 10
+        return x, torch.where(torch.arange(n) % 3 == 0, digit, other)
+
+    for digit, pixel, yes, no, why in (
+        (7, 20, 12.0, 5.0, "64 格、17 个 t 都试到了吗？比的是错了几张吗？"),
+        (3, 63, 12.0, 5.0, "最后一格试到了吗？"),
+        (0, 36, 5.0, 12.0, "“不大于 t 时说是”，也就是 flip=True，也要试。"),
+        (1, 11, 1.0, 0.0, "t 从 0 试起。"),
+        (9, 50, 16.0, 15.0, "t 要试到 15。"),
+    ):
+        x, y = noisy(40, digit)
+        x[:, pixel] = torch.where(y == digit, yes, no)
+        yield x, y, digit, why
+    x, y = noisy(25, 4)
+    yield x, y, 4, "没有全对的规则时，也要留下错得最少的一条。"
+
+
+def _fewest_mistakes(x: torch.Tensor, truth: torch.Tensor) -> int:
+    """全部 64×17×2 条规则里，错得最少的错几张。"""
+    dark = x[:, :, None] > torch.arange(17)
+    wrong = (dark != truth[:, None, None]).sum(0)
+    return int(torch.minimum(wrong, len(x) - wrong).min())
