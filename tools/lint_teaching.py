@@ -32,9 +32,7 @@ BET = re.compile(r"\b(bet|quiz)\(\s*[\"'](ch\d\d)\.([\w-]+)[\"']")
 def exercises(chapter: Chapter) -> Iterator[Finding]:
     """每道习题有题、提示、作答单元、解答，作答与解答用同一个检查。"""
     events = _events(chapter)
-    starts = [
-        i for i, (kind, _, _) in enumerate(events) if kind in ("exercise", "exercise-start")
-    ]
+    starts = [i for i, (kind, _, _) in enumerate(events) if kind in ("exercise", "exercise-start")]
     known = set()
     for start, end in pairwise([*starts, len(events)]):
         kind, label, cell = events[start]
@@ -48,7 +46,9 @@ def exercises(chapter: Chapter) -> Iterator[Finding]:
         if kind == "exercise":
             if parts not in OPEN_PARTS:
                 wanted = "、".join(OPEN_PARTS[1])
-                yield Finding(cell.id, f"开放题 {label} 只能有解答（{wanted}）；现有 {'、'.join(parts)}")
+                yield Finding(
+                    cell.id, f"开放题 {label} 只能有解答（{wanted}）；现有 {'、'.join(parts)}"
+                )
         elif parts != list(PARTS) or "exercise-end" not in kinds:
             wanted = "、".join(("exercise-start", *PARTS, "exercise-end"))
             yield Finding(cell.id, f"习题 {label} 要依次有 {wanted}；现有 {'、'.join(kinds)}")
