@@ -273,6 +273,31 @@ SPECS = {
 }
 
 
+def _scores(x, known_x):
+    return x @ known_x.T - known_x.square().sum(1) / 2
+
+
+def _vote(labels):
+    return (labels[:, :, None] == torch.arange(3)).sum(1)
+
+
+def _in_parts(guess):
+    """一次 200 行地猜。"""
+    return lambda x, *known: torch.cat([guess(rows, *known) for rows in x.split(200)])
+
+
+@_in_parts
+def _larger_wins(x, known_x, y, k):
+    votes = _vote(y[_scores(x, known_x).topk(k).indices])
+    return 2 - votes.flip(1).argmax(1)
+
+
+@_in_parts
+def _broadcast(x, known_x, y, k):
+    distances = (x[:, None] - known_x).square().sum(-1)
+    return _vote(y[distances.topk(k, largest=False).indices]).argmax(1)
+
+
 WRONG = {
     "read_shape": [(2, 3), (3, 2, 1), [2, 3, 1]],
     "dice": [
@@ -322,11 +347,6 @@ WRONG = {
         lambda t: (t - t.mean(0)) / t.std(0),
         lambda t: (t - t.mean(1, True)) / t.std(1, correction=0, keepdim=True),
     ],
-    "recognise_l1": [
-        lambda x, m: (x[:, None] - m).sum(-1).argmin(1),  # 正负抵消
-        lambda x, m: (x[:, None] - m).abs().sum(-1).argmin(0),
-        lambda x, m: (x[:, None] - m).abs().sum(-1).argmax(1),
-    ],
     "pairwise": [
         lambda a, b: b.square().sum(1) - 2 * a @ b.T,  # 少一项
         lambda a, b: torch.cdist(a, b),
@@ -345,5 +365,31 @@ WRONG = {
         lambda t, scale: t + scale * torch.randn(t.shape, dtype=t.dtype),  # 设备没跟着走
         lambda t, scale: t + scale * torch.rand_like(t),
         lambda t, scale: t.float() + scale * torch.randn(t.shape),
+    ],
+    "broadcast_shapes": [
+        [(5, 1, 4), (8, 1, 6, 1), (3,), (2, 3)],  # 都抄第一个
+        [(5, 3, 4), (8, 7, 6, 5), (3, 3), (2, 3)],
+        ["报错", (8, 7, 6, 5), (3, 3), "报错"],
+        [(5, 3, 4), (8, 7, 6, 1), (3, 3), "报错"],
+        [(5, 3, 4), (8, 7, 6, 5), (3, 3)],
+        [(5, 3, 4), (8, 7, 6, 5), 9, "报错"],
+    ],
+    "expand": [
+        (6, 6, 1, 5, 0),  # 没有 b
+        (1, -3, 1, 5, 0),  # 漏了一半
+        (8.5, 10.5, 1, 5, 0),
+        (1, 5, 3.5, 1.5, 0),
+        (3.5, 2.5, 1, 5, 0),
+        (3.5, 1.5, 1, 5**0.5, 0),
+        (3.5, 1.5, 1, 5, 1),
+        (3.5, 1.5, 0),
+    ],
+    "neighbours": [
+        lambda x, kx, y, k: y[_scores(x, kx).argmax(1)],  # 只取最近的一个
+        _larger_wins,
+        lambda x, kx, y, k: _vote(y[_scores(x, kx).topk(k).indices]).argmax(1),  # 一次算完
+        lambda x, kx, y, k: _vote(y[_scores(x, kx).topk(k, largest=False).indices]).argmax(1),
+        _broadcast,
+        lambda x, kx, y, k: _vote(y[_scores(x, kx).topk(k).indices]).argmax(1).float(),
     ],
 }

@@ -11,12 +11,17 @@ from torch.overrides import TorchFunctionMode
 
 
 class Watch(TorchFunctionMode):
-    """``with Watch() as seen:`` 里面用到的 torch 函数：名字、次数，张量最多有几维。"""
+    """``with Watch() as seen:`` 里面用到的 torch 函数：名字、次数，出现过的张量的形状。"""
 
     def __init__(self) -> None:
         super().__init__()
         self.names: list[str] = []
-        self.ndim = 0
+        self.shapes: set[tuple[int, ...]] = set()
+
+    @property
+    def ndim(self) -> int:
+        """张量最多有几维。"""
+        return max(map(len, self.shapes), default=0)
 
     @property
     def left_torch(self) -> bool:
@@ -32,8 +37,8 @@ class Watch(TorchFunctionMode):
         result = func(*args, **(kwargs or {}))
         if func is not torch.device:  # 只是个名字
             self.names.append(getattr(func, "__name__", ""))
-        for part in result if isinstance(result, tuple | list) else (result,):
-            self.ndim = max(self.ndim, part.ndim if isinstance(part, Tensor) else 0)
+        parts = result if isinstance(result, tuple | list) else (result,)
+        self.shapes |= {tuple(part.shape) for part in parts if isinstance(part, Tensor)}
         return result
 
 

@@ -234,27 +234,6 @@ def standardize_rows(answer: Answer) -> str | None:
     return None
 
 
-def recognise_l1(answer: Answer) -> str | None:
-    near, far = [[0.0, 0.0], [3.0, 3.0], [0.0, 4.5]], [[5.0, 5.0], [-1.0, 8.0]]
-    some = [[0.0, 0.0], [3.0, 0.2], [2.0, 2.0], [0.0, 3.9], [0.0, 2.1], [2.0, 5.0]]
-    for points, templates in ((some, near), (some[::-1], near + far), (some[:2], far)):
-        x, m = torch.tensor(points), torch.tensor(templates)
-        result, difference = answer(x, m), x[:, None] - m
-        if isinstance(result, Tensor) and result.shape == (len(m),) != (len(x),):
-            return "你给每个模板找了一张图。要反过来：给每张图找一个模板。"
-        require_tensor(result, (len(x),), torch.int64)
-        if torch.equal(result, difference.abs().sum(-1).argmin(1)):
-            continue
-        if torch.equal(result, difference.square().sum(-1).argmin(1)):
-            return "这还是差的平方和认出来的，题目要差的绝对值之和。"
-        if torch.equal(result, difference.sum(-1).argmin(1)):
-            return "差有正有负，直接相加会抵消，先取绝对值。"
-        if torch.equal(result, difference.abs().sum(-1).argmax(1)):
-            return "你挑的是最不像的那个模板。"
-        return "有图认到了别的模板：逐个手算距离对一对。"
-    return None
-
-
 def pairwise(answer: Answer) -> str | None:
     generator = torch.Generator().manual_seed(0)
     for n, k in ((3, 5), (4, 4)):
@@ -343,3 +322,86 @@ def noise_like(answer: Answer) -> str | None:
     t = torch.linspace(-3, 3, 100_000, dtype=torch.float64).view(200, 500)
     first, second = ((answer(t, scale) - t) / scale for scale in (0.5, 2.0))
     return not_normal(first, 0.5) or not_normal(second, 2.0)
+
+
+def broadcast_shapes(answer: Any) -> str | None:
+    if not isinstance(answer, (list, tuple)) or len(answer) != 4:
+        return '要一个四项的列表：每项是形状的元组，对不上的写 "报错"。'
+    given = [item if isinstance(item, str) else _as_shape(item) for item in answer]
+    if wrong := [i for i, item in enumerate(given, 1) if item is None]:
+        return f'第 {wrong[0]} 项既不是形状的元组，也不是 "报错"。'
+    truth = [(5, 3, 4), (8, 7, 6, 5), (3, 3), "报错"]
+    if given[2] in ((3,), (3, 1)):
+        return "第 3 项：(3,) 补 1 成了一行，另一边是一列，右对齐之后两边都要拉长。"
+    if isinstance(given[3], tuple):
+        return "第 4 项：右对齐之后，3 碰到的是 2，两个都不是 1。"
+    for i, (item, expected) in enumerate(zip(given, truth, strict=True), 1):
+        if item == "报错" != expected:
+            return f"第 {i} 项对得上：每一维都相等，或者有一个是 1。"
+        if item != expected:
+            return f"第 {i} 项不对：右对齐，左边缺的补 1，逐维取大的那个。"
+    return None
+
+
+def _as_shape(item: Any) -> tuple[int, ...] | None:
+    whole = isinstance(item, (list, tuple)) and all(isinstance(n, int) for n in item)
+    return tuple(item) if whole else None
+
+
+def expand(answer: Any) -> str | None:
+    try:
+        values = tuple(float(value) for value in answer)
+    except (TypeError, ValueError):
+        return "要五个数：两个得分、两个平方距离、认作谁。"
+    if len(values) != 5:
+        return f"要五个数，你给了 {len(values)} 个。"
+    scores, distances, label = values[:2], values[2:4], values[4]
+    known = {
+        (6.0, 6.0): "两个模板一样像了，少了什么？得分里还有一项只跟模板有关。",
+        (1.0, -3.0): "得分里减的不是整个平方和：展开式除以 2 的时候，它也除了。",
+        (8.5, 10.5): "b 的符号反了：模板越“重”，扣得越多。",
+    }
+    if scores in known:
+        return known[scores]
+    if distances == (3.5, 1.5) or scores == (1.0, 5.0):
+        return "得分和距离放反了：前两个是得分，后两个是平方距离。"
+    if max(abs(s - t) for s, t in zip(scores, (3.5, 1.5), strict=True)) > 1e-3:
+        return "得分不对：x 和模板的点积，减去模板平方和的一半。"
+    if max(abs(d - t) for d, t in zip(distances, (1.0, 5.0), strict=True)) > 1e-3:
+        return "得分对了，平方距离不对：两个坐标的差各自平方，再相加，不开方。"
+    return None if label == 0 else "数都对，认错了：得分大的、距离小的，是哪一个？"
+
+
+def neighbours(answer: Answer) -> str | None:
+    generator = torch.Generator().manual_seed(0)
+    for n, known, k in ((6, 20, 1), (9, 30, 2), (401, 50, 3)):
+        x, known_x = (torch.randn(rows, 8, generator=generator) for rows in (n, known))
+        known_y = torch.randint(0, 3, (known,), generator=generator)
+        result = answer(x, known_x, known_y, k)
+        require_tensor(result, (n,))
+        if result.dtype != torch.int64:
+            return f"返回的是数字的编号，dtype 应为 int64，你的是 {result.dtype}。"
+        order = torch.cdist(x.double(), known_x.double()).argsort(1)
+        counts = _votes(known_y[order[:, :k]])
+        if torch.equal(result, counts.argmax(1)):
+            continue
+        if torch.equal(result, known_y[order[:, 0]]):
+            return f"k={k} 时你只听了最近那一张，另外几张没有投票。"
+        if torch.equal(result, _votes(known_y[order[:, -k:]]).argmax(1)):
+            return "你找来的是最远的几张：得分越大越近，距离越小越近。"
+        if torch.equal(result, 2 - counts.flip(1).argmax(1)):
+            return f"k={k} 时平票取了编号大的，题目要编号小的。"
+        return f"{n} 张图、k={k} 时不对：用两三张图手算一遍，看看票投给了谁。"
+    with Watch() as seen:
+        answer(x, known_x, known_y, 3)
+    shapes = seen.shapes
+    if any(len(shape) > 2 and {50, 8} <= set(shape) for shape in shapes):
+        return "数都对，可是中途造了 (图, 训练图, 格子) 的三维结果。"
+    if any(len(shape) > 1 and shape[0] * shape[1] > 200 * 50 for shape in shapes):
+        return "数都对，可是 401 张图一次算完了，题目说一次最多 200 行。"
+    return None
+
+
+def _votes(labels: Tensor) -> Tensor:
+    """``(n, k)`` 的标签数成 ``(n, 3)`` 的票数。"""
+    return (labels[:, :, None] == torch.arange(3)).sum(1)
