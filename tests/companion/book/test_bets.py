@@ -71,6 +71,7 @@ MISTAKES = [
     ('reason = "二"', 'reason = "二", correct = true', r"\[bytes\].*实际是 2 个、2 个"),
     ("correct = true", 'correct = "yes"', r"第 1 个 options 的 correct 应是true 或 false"),
     ("correct = true", "correct = 1", r"第 1 个 options 的 correct 应是true 或 false"),
+    ("correct = true", "correct = true, naive = 1", r"第 1 个 options 的 naive 应是true 或 false"),
     ('text = "12"', 'text = "0"', r"\[bytes\]：各个回答应互不相同"),
     ('text = "12"', 'text = " `0` "', r"\[bytes\]：各个回答应互不相同"),
     ('text = "12"', 'text = "` `"', r"\[bytes\]：每个回答都应有字"),
