@@ -22,7 +22,7 @@ def _luckiest_again():
     truth = torch.randint(0, 10, (2, 100), generator=g)
     right = (torch.randint(0, 10, (1000, 2, 100), generator=g) == truth).sum(-1)
     again = right[right[:, 0].argsort(descending=True)[:10], 1].float().mean().item()
-    return "10 道上下，退回原样" if abs(again - 10) < 2 else f"{again:.0f} 道上下"
+    return "10 道上下，和随便挑的人一样" if abs(again - 10) < 2 else f"{again:.0f} 道上下"
 
 
 def _first_loss():
@@ -79,7 +79,7 @@ def _trained(with_train_epoch):
 
 def _same_bits():
     mine, theirs = _trained(False), _trained(True)
-    return "一位不差" if all(torch.equal(mine[k], theirs[k]) for k in mine) else "有差别"
+    return "一位不差，逐位相同" if all(torch.equal(mine[k], theirs[k]) for k in mine) else "有差别"
 
 
 def _hundred():
@@ -93,7 +93,7 @@ def _hundred():
         adamw.step()
         with torch.no_grad():
             unseen.append(F.cross_entropy(model(new), truth).item())
-    return "升上去" if unseen[-1] > 1.1 * min(unseen) else "走平，学完了"
+    return "从谷底往上升" if unseen[-1] > 1.1 * min(unseen) else "走平"
 
 
 def _memorised():
@@ -108,7 +108,7 @@ def _memorised():
             F.cross_entropy(model(inputs[rows]), mixed[rows]).backward()
             adamw.step()
         if torch.equal(model(inputs).argmax(1), mixed):
-            return "能，多训练一阵子"
+            return "能，多训练一阵子，总能背下来"
     return "不能"
 
 

@@ -172,6 +172,8 @@ def grad_logits(answer: Any) -> str | None:
         return "要三个数，写成一个列表，如 [0.10, 0.20, 0.30]。"
     if len(values) != 3:
         return f"要三个数，每个得分一个；你给了 {len(values)} 个。"
+    if not values.isfinite().all():
+        return "三格都应是普通的数，你的里面有 nan 或 inf。"
     z = torch.tensor([1.0, 0.0, 0.0], dtype=torch.float64)
     p = z.softmax(0)
     truth = p - F.one_hot(torch.tensor(0), 3)
@@ -187,7 +189,7 @@ def grad_logits(answer: Any) -> str | None:
 
 
 def _within(values: Tensor, truth: Tensor) -> bool:
-    return bool(((values - truth).abs() <= 0.01).all())  # NaN 比出来是 False
+    return bool(((values - truth).abs() <= 0.01).all())
 
 
 class _Scripted(nn.Module):
