@@ -1,5 +1,6 @@
 """第 4 章各题的典型错误答案：类型和形状多半是对的，错的是提示里点名的那件事。"""
 
+import copy
 import random
 
 import numpy as np
@@ -325,6 +326,50 @@ SPECS = {
 }
 
 
+def _one_epoch(model, batches, held, optimizer):
+    """训练一轮，返回验证部分的（损失，准确率）；章里的 my_fit 走一轮。"""
+    model.train()
+    for inputs, targets in batches:
+        _one_step(model, inputs, targets, optimizer)
+    model.eval()
+    inputs, targets = held[0]
+    with torch.no_grad():
+        scores = model(inputs)
+    right = (scores.argmax(1) == targets).float().mean().item()
+    return F.cross_entropy(scores, targets).item(), right
+
+
+def _fit_until(
+    model,
+    batches,
+    held,
+    optimizer,
+    epochs,
+    patience,
+    *,
+    keep=lambda model: copy.deepcopy(model.state_dict()),
+    later=0,
+    ties=False,
+    start=0,
+    load=True,
+):
+    history, best, kept = [], 0, None
+    for epoch in range(epochs):
+        history.append(_one_epoch(model, batches, held, optimizer))
+        loss, lowest = history[-1][0], history[best][0]
+        if kept is None or (loss <= lowest + 1e-6 if ties else loss < lowest - 1e-6):
+            best, kept = epoch, keep(model)
+        if epoch - best >= patience + later:
+            break
+    if load:
+        model.load_state_dict(kept, strict=False)
+    return history, best + start
+
+
+def _parameters_only(model):
+    return {name: p.detach().clone() for name, p in model.named_parameters()}
+
+
 WRONG = {
     "three_way": [
         lambda n, valid, test, seed: torch.arange(n).split(_sizes(n, valid, test)),
@@ -360,5 +405,21 @@ WRONG = {
         lambda model, loader: _accuracy(model, loader, restore=False),
         lambda model, loader: _accuracy(model, loader, grad=True),
         lambda model, loader: _accuracy(model, loader, scale=100.0),
+    ],
+    "grad_logits": [
+        (0.58, 0.21, 0.21),  # 没有减 onehot
+        (0.42, -0.21, -0.21),  # 符号反了
+        (-0.42, 0.21, 0),  # 漏了一格
+        (-0.42, 0.42, 0.0),
+        [-0.42],
+        "p - 1",
+    ],
+    "fit_until": [
+        lambda *args: _fit_until(*args, keep=lambda model: model.state_dict()),  # 没有 clone
+        lambda *args: _fit_until(*args, later=1),  # 晚一轮
+        lambda *args: _fit_until(*args, later=-1),  # 早一轮
+        lambda *args: _fit_until(*args, keep=_parameters_only),  # 漏了缓冲区
+        lambda *args: _fit_until(*args, start=1),  # 从 1 数
+        lambda *args: _fit_until(*args)[0],  # 只返回 history
     ],
 }

@@ -202,3 +202,103 @@ def accuracy(answer: Answer) -> str | None:
             return f"{where}：短的那批和别的批一样重了。"
         return f"{where}，不对：每一批都数到了吗，除的是总张数吗？"
     return None
+
+
+def grad_logits(answer: Any) -> str | None:
+    try:
+        values = torch.as_tensor(answer, dtype=torch.float64).detach().flatten()
+    except (TypeError, ValueError, RuntimeError):
+        return "要三个数，写成一个列表，如 [0.10, 0.20, 0.30]。"
+    if len(values) != 3:
+        return f"要三个数，每个得分一个；你给了 {len(values)} 个。"
+    if not values.isfinite().all():
+        return "三格都应是普通的数，你的里面有 nan 或 inf。"
+    z = torch.tensor([1.0, 0.0, 0.0], dtype=torch.float64)
+    p = z.softmax(0)
+    truth = p - F.one_hot(torch.tensor(0), 3)
+    if _within(values, truth):
+        return None
+    if _within(values, p):
+        return "这是概率 p。还要减掉正确答案那一格的 1。"
+    if _within(values, -truth):
+        return "符号反了。正确那一格的斜率是负的：它的得分越大，损失越小。"
+    if abs(values.sum()) > 0.02:
+        return f"三个数之和应是 0：p 加起来是 1，又减掉了一个 1。你的和是 {values.sum():.2f}。"
+    return "和是 0，可是各格不对。每一格先求出 p，再看哪一格要减 1。"
+
+
+def _within(values: Tensor, truth: Tensor) -> bool:
+    return bool(((values - truth).abs() <= 0.01).all())
+
+
+class _Scripted(nn.Module):
+    """验证损失照脚本走的假模型：训练过几轮，就给第几个损失。"""
+
+    def __init__(self, losses: tuple[float, ...]) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(2))
+        self.epochs: Tensor
+        self.register_buffer("epochs", torch.tensor(0))
+        self.losses = losses
+        self.after: list[dict[str, Tensor]] = []  # 每轮之后的状态
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        if self.training:
+            self.epochs += 1
+            return self.weight.expand(len(inputs), 2)
+        at = int(self.epochs)
+        if at > len(self.after):
+            self.after.append({name: v.clone() for name, v in self.state_dict().items()})
+        loss = torch.tensor(self.losses[min(at, len(self.losses)) - 1] if at else 9.0)
+        return torch.stack([torch.zeros(()), loss.expm1().log()]).expand(len(inputs), 2)
+
+
+_SCRIPTS = (  # 各轮的验证损失，最多几轮，等几轮；应停在第几轮之后，最好的下标
+    ((3.0, 2.0, 4.0, 5.0, 6.0, 1.0), 6, 3, 5, 1),
+    ((5.0, 4.0, 3.0, 2.0), 4, 2, 4, 3),
+    ((1.0, 2.0, 3.0, 4.0), 4, 2, 3, 0),
+    ((2.0, 1.0, 1.0, 1.0, 3.0), 5, 2, 4, 1),
+    ((3.0, 2.0, 4.0, 1.0, 5.0, 6.0), 6, 3, 6, 3),
+)
+
+
+def fit_until(answer: Answer) -> str | None:
+    batch = [(torch.zeros(4, 1), torch.zeros(4, dtype=torch.int64))]
+    for losses, epochs, patience, stop, best in _SCRIPTS:
+        model = _Scripted(losses)
+        sgd = torch.optim.SGD(model.parameters(), lr=0.1)
+        got = answer(model, batch, batch, sgd, epochs, patience)
+        if not isinstance(got, (tuple, list)) or len(got) != 2:
+            return "要返回两样：history 和 best。"
+        where = f"验证损失依次是 {list(losses[:epochs])}、patience={patience} 时"
+        if wrong := _wrong_stop(got[0], got[1], stop, best, len(model.after)):
+            return f"{where}{wrong}"
+        if any(abs(float(row[0]) - want) > 1e-3 for row, want in zip(got[0], losses, strict=False)):
+            return f"{where}，history 里的损失对不上：每一项应是那一轮的（损失，准确率）。"
+        if wrong := _wrong_state(model, model.after[best], best):
+            return f"{where}{wrong}"
+    return None
+
+
+def _wrong_stop(history: Any, best: Any, stop: int, truth: int, ran: int) -> str | None:
+    if ran != stop:
+        when = "停早了" if ran < stop else "停晚了"
+        return f"，应训练 {stop} 轮，你训练了 {ran} 轮：{when}。数一数离最好的一轮有几轮。"
+    if not isinstance(history, list) or len(history) != stop:
+        return f"，history 应是 {stop} 项的列表，一轮一项。"
+    if isinstance(best, bool) or not isinstance(best, int):
+        return f"，best 应是一个整数，你给的是 {type(best).__name__}。"
+    if best == truth + 1:
+        return f"，best 应是 {truth}，你给的是 {best}：从 0 数起，并列取最早的。"
+    return None if best == truth else f"，best 应是 {truth}，你给的是 {best}。"
+
+
+def _wrong_state(model: nn.Module, kept: dict[str, Tensor], best: int) -> str | None:
+    if not torch.allclose(model.get_parameter("weight"), kept["weight"]):
+        return (
+            f"，模型里的参数不是下标 {best} 那一轮的：state_dict() 的张量和模型共用内存，"
+            "留之前要 clone，返回之前要装回。"
+        )
+    if not torch.equal(model.get_buffer("epochs"), kept["epochs"]):
+        return "，参数装回了，缓冲区没有：批归一化攒的平均不在 parameters() 里。"
+    return None
