@@ -23,7 +23,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
 from companion.book._explain import DICTIONARY, Entry, entries
 from tools.notebooks import ToolError, write_text
 
-__all__ = ["GROUPS", "IMPORTS", "digest", "main", "run_entry"]
+__all__ = ["DICTIONARY", "GROUPS", "IMPORTS", "digest", "entries", "main", "run_entry"]
 
 GROUPS = ("形状", "dtype", "设备", "求导", "模型", "加载", "存档", "安装", "笔记本")
 IMPORTS = """import io

@@ -27,7 +27,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from tools.fixed import ENVIRONMENT
 from tools.notebooks import Notebook, read_notebook, tags
 
-__all__ = ["main", "prove", "static_problem"]
+__all__ = ["CAN_FORK", "Session", "forked", "main", "prove", "static_problem"]
 
 CAN_FORK = sys.platform == "linux"
 CHILD_TIMEOUT_S = 120
@@ -125,7 +125,7 @@ def _prove_cell(session: Session, source: str) -> tuple[BaseException | None, st
     problem = static_problem(tree)
     count = sum(isinstance(node, ast.Assert) for node in ast.walk(tree))
     for index in range(count if CAN_FORK and not problem else 0):
-        outcome = _forked(lambda index=index: _name(session.run(source, negated=index)[0]))
+        outcome = forked(lambda index=index: _name(session.run(source, negated=index)[0]))
         if not outcome.startswith("AssertionError"):
             problem = f"第 {index + 1} 个 assert 取反后没有失败（{outcome or UNMOVED}）"
     counter = _torch_calls()
@@ -169,8 +169,8 @@ def _torch_calls() -> Any:
 
 def _exercise(session: Session, attempt: str, solution: str) -> str:
     """返回空串，或习题哪里不对：原样应得 ◌，换上解答应得 ✓。"""
-    untouched = _forked(lambda: _verdict(session, attempt))
-    solved = _forked(lambda: _verdict(session, solution))
+    untouched = forked(lambda: _verdict(session, attempt))
+    solved = forked(lambda: _verdict(session, solution))
     if not untouched.startswith("◌"):
         return f"没改过的作答单元应得 ◌，得到：{untouched}"
     return "" if solved.startswith("✓") else f"换上解答应得 ✓，得到：{solved}"
@@ -182,14 +182,14 @@ def _verdict(session: Session, source: str) -> str:
     return _name(error) or (verdicts[-1] if verdicts else "没有 ◌、✗ 或 ✓")
 
 
-def _forked(job: Callable[[], str]) -> str:
-    """在子进程里做 ``job``，返回它的结果；父进程的状态不受影响。"""
+def forked(job: Callable[[], str], limit_s: int = CHILD_TIMEOUT_S) -> str:
+    """在子进程里做 ``job``，返回它的结果（最多 4000 字节）；父进程的状态不受影响。"""
     reader, writer = os.pipe()
     child = os.fork()
     if child == 0:
         status = 1
         try:
-            signal.alarm(CHILD_TIMEOUT_S)
+            signal.alarm(limit_s)
             os.write(writer, job().encode()[:4000])
             status = 0
         finally:

@@ -14,12 +14,13 @@ from . import notebooks
 
 SITE = Path(__file__).resolve().parents[1]
 PARTS = ("anchors", "api", "benches", "katex", "chapters", "prose", "folds", "facts", "notebooks")
-PARTS += ("page", "widgets", "clinic", "dictionary", "search", "shipped")
+PARTS += ("page", "widgets", "clinic", "dictionary", "routes", "search", "shipped")
 
 
 def digest(srcdir: str | Path) -> str:
-    """本扩展、模板与执行记录的摘要；变了就重写全部页面。"""
+    """本扩展、它用到的工具、模板与执行记录的摘要；变了就重写全部页面。"""
     files = [p for ext in ("*.py", "*.html", "*.js", "*.txt") for p in SITE.rglob(ext)]
+    files += (SITE.parent / "tools").glob("*.py")
     files += [Path(srcdir, "_build", "stats.json")]
     content = b"".join(p.read_bytes() for p in sorted(files) if p.is_file())
     return hashlib.sha256(content).hexdigest()[:16]

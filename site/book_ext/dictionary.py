@@ -62,7 +62,8 @@ class DictionaryDirective(SphinxDirective):
     def run(self) -> list[nodes.Node]:
         root = Path(self.env.srcdir)
         recorded = record(root)
-        self.env.note_dependency(str(root / RECORD))
+        for path in (root / RECORD, *tool("dictionary").DICTIONARY.glob("*.toml")):
+            self.env.note_dependency(str(path))
         shown = [e for e in tool("dictionary").entries() if e.target.startswith(self.prefix)]
         titled = {number for number, claim in registry(root).items() if claim.title}
         self.env.metadata[self.env.docname]["tocdepth"] = 2  # 目录里只列组名

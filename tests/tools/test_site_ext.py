@@ -295,3 +295,16 @@ def test_sections_for_the_fallback_page_are_lists_of_texts():
     script = search.sections_script([search.Found("a.html#constructor", "页", 2, section)])
     rows = json.loads(script.removeprefix("window.bookSections = ").rstrip(";\n"))
     assert rows == [["a.html#constructor", "__proto__", "页", '"</script>', ""]]
+
+
+def test_the_table_of_routes_lists_what_is_written_and_nothing_else():
+    routes = importlib.import_module("tools.routes")
+    ways = [
+        routes.Route("快", "一", (("00_a", ("sec-a", "sec-no")), ("03_c", ("sec-c",))), "不用装"),
+        routes.Route("慢", "二", note="从头到尾", everything=True),
+    ]
+    lines = part("routes").route_lines(ways, {"00_a": {"sec-a"}, "01_b": {"sec-b"}})
+    assert lines[2:] == [
+        "| 快 | 第 0 章的{ref}`sec-a`：不用装 | 一 |",
+        "| 慢 | 从头到尾；现在写好的是第 0、1 章 | 二 |",
+    ]
