@@ -19,29 +19,37 @@ MYTH = re.compile(r"^:+\{admonition\}\s*(.*)\n(?:^:\w.*\n)*?^:class:.*\bmyth\b",
 MYTH_TITLE = re.compile(r"误解 C\d{3}")
 SHORT_PROSE = 200
 GATE = re.compile(
-    r"^(?:`{3,}|:{3,})\{(exercise-start|exercise-end|solution-start|solution-end|hint)\}"
-    r"[ \t]*(\S*)(?:\s*\n:label:\s*(\S+))?",
+    r"^(?:`{3,}|:{3,})\{(exercise|exercise-start|exercise-end|solution-start|solution-end|hint)\}"
+    r"[ \t]*(\S*)[^\n]*(?:\n:label:\s*(\S+))?",
     re.MULTILINE,
 )
 CHECK = re.compile(r"\bcheck\(\s*[\"'](ch\d\d)\.(\w+)[\"']")
 PARTS = ("hint", "try", "solution-start", "sol", "solution-end")
+OPEN_PARTS = ([], ["solution-start", "sol", "solution-end"])  # 开放题没有标准答案，解答可有可无
 BET = re.compile(r"\b(bet|quiz)\(\s*[\"'](ch\d\d)\.([\w-]+)[\"']")
 
 
 def exercises(chapter: Chapter) -> Iterator[Finding]:
     """每道习题有题、提示、作答单元、解答，作答与解答用同一个检查。"""
     events = _events(chapter)
-    starts = [i for i, (kind, _, _) in enumerate(events) if kind == "exercise-start"]
+    starts = [i for i, (kind, _, _) in enumerate(events) if kind in ("exercise", "exercise-start")]
     known = set()
     for start, end in pairwise([*starts, len(events)]):
-        _, label, cell = events[start]
+        kind, label, cell = events[start]
         name = label.removeprefix("ex-")
         known.add(name)
         if not label.startswith("ex-"):
             yield Finding(cell.id, f"习题要有 :label: ex-名字，现为 {label!r}")
             continue
         kinds = [kind for kind, owner, _ in events[start:end] if owner in ("", name, label)]
-        if [kind for kind in kinds if kind in PARTS] != list(PARTS) or "exercise-end" not in kinds:
+        parts = [part for part in kinds if part in PARTS]
+        if kind == "exercise":
+            if parts not in OPEN_PARTS:
+                wanted = "、".join(OPEN_PARTS[1])
+                yield Finding(
+                    cell.id, f"开放题 {label} 只能有解答（{wanted}）；现有 {'、'.join(parts)}"
+                )
+        elif parts != list(PARTS) or "exercise-end" not in kinds:
             wanted = "、".join(("exercise-start", *PARTS, "exercise-end"))
             yield Finding(cell.id, f"习题 {label} 要依次有 {wanted}；现有 {'、'.join(kinds)}")
         else:

@@ -197,6 +197,26 @@ def test_a_lost_exercise_cell_is_named(book, good):
     }
 
 
+OPEN = ":::{exercise} 开放 · 15 分钟\n:label: ex-open\n:class: m15\n换一把尺子试试。\n:::"
+
+
+def test_an_exercise_may_have_a_title_after_its_directive(book, good):
+    good["exercise"].source = EXERCISE.replace("{exercise-start}", "{exercise-start} 代码 · 5 分钟")
+    assert findings(book, good) == []
+
+
+def test_an_open_exercise_needs_no_check_and_may_be_solved(book, good, cell, text):
+    good["open"] = text("open", OPEN)
+    assert findings(book, good) == []
+    good["open-start"] = text("open-start", ":::{solution-start} ex-open\n:class: dropdown\n:::")
+    good["sol-open"] = cell("sol-open", "print(1)")
+    good["open-end"] = text("open-end", ":::{solution-end}\n:::")
+    assert findings(book, good) == []
+    del good["sol-open"]
+    (finding,) = findings(book, good)
+    assert finding.cell_id == "open" and "开放题 ex-open 只能有解答" in finding.message
+
+
 def test_a_checker_that_does_not_exist_is_named(book, good):
     book.write("src/companion/book/exercises/ch01.py", "def other(answer):\n    return None\n")
     (finding,) = findings(book, good)

@@ -1,7 +1,7 @@
 """题库：从 `companion/book/bets/*.toml` 读题并核对，一章一个文件。
 
-选择题写成 `[题名]`、`question` 和若干 `[[题名.options]]`（text、reason；对的那项 correct = true，
-没想过的人会选的那项 naive = true，只给检查用）；
+选择题写成 `[题名]`、`question` 和若干 `[[题名.options]]`（text、reason；对的那项 correct = true；
+最顺手会选的那项 naive = true，只给检查用）；
 填空题写成 `kind = "typed"`、`answers`、`reason`、`default`，可加 `placeholder` 和
 `[[题名.wrong]]`（text、reason）；小测写在 `[quizzes]` 里：`ten = ["题名", …]`。
 
@@ -258,7 +258,7 @@ _TYPED = _Shape(
 )
 _ROWS = {  # 字段里每一行自己的字段
     "options": _Shape({"text": _TEXT, "reason": _TEXT}, {"correct": _FLAG, "naive": _FLAG}),
-    "wrong": _Shape({"text": _TEXT, "reason": _TEXT}, {}),
+    "wrong": _Shape({"text": _TEXT, "reason": _TEXT}, {"naive": _FLAG}),
 }
 
 
