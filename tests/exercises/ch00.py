@@ -9,22 +9,6 @@ def _cubed(value):
     return torch.tensor(value, requires_grad=True) ** 3
 
 
-def _slope_of_square(value):
-    x = torch.tensor(value, requires_grad=True)
-    (x**2).backward()
-    return x.grad.item()
-
-
-def _slope_as_tensor(value):
-    x = torch.tensor(value, requires_grad=True)
-    (x**3).backward()
-    return x.grad
-
-
-def _numbers(text):
-    return [int(part) for part in text.split("+")[0].split(".")]
-
-
 def _rules(thresholds=range(17), flips=(False, True), pixels=range(64), ratio=False, worst=False):
     """`learn_rule` 的各种写错：少试几个 t、几个方向、几格，或者留下了错得最多的。"""
 
@@ -39,6 +23,22 @@ def _rules(thresholds=range(17), flips=(False, True), pixels=range(64), ratio=Fa
         return (wrong / len(x), *rule) if ratio else rule
 
     return learn
+
+
+def _slope_of_square(value):
+    x = torch.tensor(value, requires_grad=True)
+    (x**2).backward()
+    return x.grad.item()
+
+
+def _slope_as_tensor(value):
+    x = torch.tensor(value, requires_grad=True)
+    (x**3).backward()
+    return x.grad
+
+
+def _numbers(text):
+    return [int(part) for part in text.split("+")[0].split(".")]
 
 
 WRONG = {
