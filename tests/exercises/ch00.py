@@ -104,22 +104,6 @@ def _rules(thresholds=range(17), flips=(False, True), pixels=range(64), ratio=Fa
     return learn
 
 
-def _slope_of_square(value):
-    x = torch.tensor(value, requires_grad=True)
-    (x**2).backward()
-    return x.grad.item()
-
-
-def _slope_as_tensor(value):
-    x = torch.tensor(value, requires_grad=True)
-    (x**3).backward()
-    return x.grad
-
-
-def _numbers(text):
-    return [int(part) for part in text.split("+")[0].split(".")]
-
-
 WRONG = {
     "first_tensor": [
         [3, 1, 4],
