@@ -14,7 +14,7 @@ from . import notebooks
 
 SITE = Path(__file__).resolve().parents[1]
 PARTS = ("anchors", "api", "benches", "katex", "chapters", "prose", "folds", "facts", "notebooks")
-PARTS += ("page", "widgets", "clinic", "dictionary", "routes", "search", "shipped")
+PARTS += ("page", "widgets", "clinic", "dictionary", "routes", "home", "search", "shipped")
 
 
 def digest(srcdir: str | Path) -> str:

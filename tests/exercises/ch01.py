@@ -185,20 +185,6 @@ SPECS = {
             lambda t: (t - t.mean(1, True)) / (t.std(1, keepdim=True) + 0.01),
         ),
     ),
-    "recognise_l1": Spec(
-        section=("recognise",),
-        accept=(
-            lambda x, m: torch.cdist(x, m, p=1).argmin(1),
-            lambda x, m: torch.stack([(row - m).abs().sum(1).argmin() for row in x]),
-            lambda x, m: (x[:, None] - m).norm(p=1, dim=-1).min(1).indices,
-        ),
-        refuse=(
-            lambda x, m: (x[:, None] - m).abs().amax(-1).argmin(1),
-            lambda x, m: (x[:, None] - m).abs().sqrt().sum(-1).argmin(1),
-            lambda x, m: (x @ m.T).argmax(1),
-            lambda x, m: (x.abs().sum(1)[:, None] - m.abs().sum(1)).abs().argmin(1),
-        ),
-    ),
     "pairwise": Spec(
         accept=(
             lambda a, b: torch.cdist(a, b).square(),

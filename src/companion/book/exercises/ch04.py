@@ -262,6 +262,7 @@ _SCRIPTS = (  # 各轮的验证损失，最多几轮，等几轮；应停在第�
 )
 
 
+@mutates(0, 3)
 def fit_until(answer: Answer) -> str | None:
     batch = [(torch.zeros(4, 1), torch.zeros(4, dtype=torch.int64))]
     for losses, epochs, patience, stop, best in _SCRIPTS:
