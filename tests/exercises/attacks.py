@@ -32,7 +32,7 @@ JUNK = {
 
 @dataclass(frozen=True)
 class Spec:
-    """一道题的约定，写在 chNN.py 的 SPECS 里；没有写的题按最严的算。"""
+    """一道题的约定，写在 specs_chNN.py 的 SPECS 里；没有写的题按最严的算。"""
 
     pure: bool = True  # 不许改参数
     random: bool = False  # 结果每次不同

@@ -1,7 +1,9 @@
 """章节里的解答，当场取来：只执行它用得着的语句，不跑完整章。"""
 
 import ast
+import contextlib
 import dis
+import io
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -72,16 +74,16 @@ def _statements(cell: str, source: str) -> Iterator[Statement]:
 
 
 def _run(script: list[Statement], end: int, code: CodeType) -> Any:
-    """`code` 的值：从第 `end` 条语句往回找，每个名字由最后写它的那一条（或同一格的几条）给出。"""
+    """`code` 的值：同一格里先前的语句都执行，别的格只取用得着的，每个名字由最后写它的那条给出。"""
     here = script[end].cell if end < len(script) else ""
     needed, chosen = _names(code, READS), []
     for statement in reversed(script[:end]):
         placeholder = statement.cell.endswith("-try") or statement.cell.startswith("sol-")
-        if statement.writes & needed and (statement.cell == here or not placeholder):
+        if statement.cell == here or (statement.writes & needed and not placeholder):
             chosen.append(statement)
             needed = needed - statement.writes | statement.reads
     namespace: dict[str, Any] = {}
-    with random_state_kept():
+    with random_state_kept(), contextlib.redirect_stdout(io.StringIO()):
         for statement in reversed(chosen):
             exec(statement.code, namespace)
         return eval(code, namespace)

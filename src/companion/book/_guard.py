@@ -220,21 +220,33 @@ def _map(value: Any, change: Callable[[Any], Any]) -> Any:
 
 
 def _refuse_nan(value: Any, rules: Rules) -> None:
-    if not rules.may_be_nan and _has_nan(value):
+    if not rules.may_be_nan and (where := _first_nan(value)) is not None:
+        place = f"（{where}）" if where else ""
         cause = "多半是 0 除以 0，或者对空的一组求了平均"
-        raise Wrong(f"结果里有 NaN，应当都是数。{cause}：打印中间值，看它从哪一步开始。")
+        raise Wrong(f"结果里有 NaN{place}，应当都是数。{cause}：打印中间值，看它从哪一步开始。")
 
 
-def _has_nan(value: Any) -> bool:
-    if isinstance(value, tuple | list):
-        return any(map(_has_nan, value))
-    if isinstance(value, dict):
-        return any(map(_has_nan, value.values()))
+def _first_nan(value: Any) -> str | None:
+    """第一个 NaN 在哪里，如 ``第 2 项 [0, 3]``；没有就是 None。"""
+    if isinstance(value, tuple | list | dict):
+        items = value.items() if isinstance(value, dict) else enumerate(value, 1)
+        for key, part in items:
+            if (where := _first_nan(part)) is not None:
+                return f"第 {key} 项 {where}".rstrip()
+    elif isinstance(value, Tensor | np.ndarray):
+        numbers = torch.as_tensor(value) if _is_numeric(value) else torch.zeros(0)
+        numbers = numbers if numbers.layout == torch.strided else numbers.to_dense()
+        if len(places := numbers.isnan().nonzero()):
+            return str(places[0].tolist()) if numbers.ndim else ""
+    elif isinstance(value, float | complex) and value != value:
+        return ""
+    return None
+
+
+def _is_numeric(value: Tensor | np.ndarray) -> bool:
     if isinstance(value, Tensor):
-        return value.device.type != "meta" and bool(value.isnan().any())
-    if isinstance(value, np.ndarray):
-        return value.dtype.kind in "fc" and bool(np.isnan(value).any())
-    return isinstance(value, float | complex) and value != value
+        return value.device.type != "meta"
+    return value.dtype.kind in "fc"
 
 
 def _describe(value: object) -> str:

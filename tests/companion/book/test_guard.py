@@ -289,7 +289,11 @@ def test_nan_is_refused_with_its_own_sentence_unless_the_checker_allows_it():
     nan = float("nan")
     for answer in (lambda x: x * nan, lambda x: (x, [nan]), lambda x: np.array([nan])):
         assert "结果里有 NaN" in grade("ch99.double", answer).text
-    assert "结果里有 NaN" in grade("ch99.two", (1, nan)).text
+    assert "结果里有 NaN（第 2 项）" in grade("ch99.two", (1, nan)).text
+    spoilt = grade("ch99.double", lambda x: (1, torch.tensor([[1.0, 2.0], [nan, 3.0]])))
+    assert "结果里有 NaN（第 2 项 [1, 0]）" in spoilt.text
+    assert "NaN（[0, 1]）" in grade("ch99.double", lambda x: (x * 0 / (x - 2)).to_sparse()).text
+    assert grade("ch99.double", lambda x: np.array(["a"])).text.startswith("✗ 应返回张量")
     assert grade("ch99.ratio", lambda x: nan).status == "right"
     assert grade("ch99.double", lambda x: x / 0).text == "✗ 不是两倍。"  # 无穷大照常比
 

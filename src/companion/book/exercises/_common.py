@@ -91,6 +91,15 @@ def error_from(answer: Callable[..., Any], *args: Any) -> BaseException | None:
     return None
 
 
+def require_error(what: str, kind: type[Exception], answer: Callable[..., Any], *args: Any) -> None:
+    """读者的函数这样叫时不抛 `kind`，就判错；`what` 说这是什么样的输入。"""
+    error = error_from(answer, *args)
+    if error is None:
+        raise Wrong(f"{what}，应当抛 {kind.__name__}，你的函数却算出了数。")
+    if not isinstance(error, kind):
+        raise Wrong(f"{what}时应抛 {kind.__name__}，你抛的是 {type(error).__name__}。")
+
+
 def first_difference(result: Tensor, truth: Tensor) -> tuple[int, ...]:
     """两个同形状的张量，第一处不同的下标。"""
     return tuple((result != truth).nonzero()[0].tolist())

@@ -7,6 +7,8 @@ from torch import Tensor
 def unfair(rolls: Tensor) -> str | None:
     """十万次掷得匀不匀、前后有没有关系；公平的骰子几乎不会被冤枉（五个标准差）。"""
     n = len(rolls)
+    if missing := sorted(set(range(1, 7)) - set(rolls.tolist())):
+        return f"掷了 {n} 次，从没出现过 {missing}。"
     for point in range(1, 7):
         share = (rolls == point).sum().item() / n
         if abs(share - 1 / 6) > 5 * (5 / 36 / n) ** 0.5:

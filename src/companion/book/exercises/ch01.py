@@ -12,6 +12,7 @@ from companion.book.exercises._common import (
     first_difference,
     may_be_nan,
     numbered,
+    require_error,
     require_integers,
     require_number,
     require_tensor,
@@ -39,8 +40,6 @@ def dice(answer: Answer) -> str | None:
         require_integers(rolls, (n,))
         if rolls.min() < 1 or rolls.max() > 6:
             return f"掷出了 {rolls.min()} 到 {rolls.max()}，骰子没有这样的点数。"
-    if len(missing := sorted(set(range(1, 7)) - set(rolls.tolist()))) > 0:
-        return f"掷了 {n} 次，从没出现过 {missing}。"
     if torch.equal(answer(n), rolls):
         return "两次掷出来一模一样，这不是骰子。"
     return unfair(rolls.long())
@@ -102,15 +101,10 @@ def pick_per_row(answer: Answer) -> str | None:
             return "每一行取的都是同一列。第 i 行要取第 labels[i] 个。"
         if not torch.equal(result, truth):
             return "取到的数不对：行号和列号要按顺序配成对。"
-    few, many = (_taking(answer, rows) for rows in (3, 30))
+    few, many = (steps(answer, numbered(n, 5), torch.arange(n) % 5) for n in (3, 30))
     if many > few:
         return f"数都对，可是用了循环：3 行要 {few} 步，30 行要 {many} 步。下标里可以放整个张量。"
     return None
-
-
-def _taking(answer: Answer, rows: int) -> int:
-    """从 `rows` 行里各取一个，要走几步。"""
-    return steps(answer, numbered(rows, 5), torch.arange(rows) % 5)
 
 
 def contiguous_strides(answer: Answer) -> str | None:
@@ -194,17 +188,9 @@ def squared_error(answer: Answer) -> str | None:
             return f"形状 {shapes} 时得到 {result:.4g}：中途广播成了 ({len(p)}, {len(p)})。"
         if not torch.isclose(result, difference.square().mean()):
             return f"形状 {shapes} 时得到 {result:.4g}，不对：逐个相减，平方，再取平均。"
-    return _must_refuse_other_lengths(answer)
-
-
-def _must_refuse_other_lengths(answer: Answer) -> str | None:
     for n, k in ((3, 1), (1, 3), (4, 2)):
-        error = error_from(answer, torch.ones(n), torch.ones(k, 1))
-        if error is None:
-            return f"{n} 个预测对 {k} 个标签，应当抛 ValueError，你的函数却算出了数。"
-        if not isinstance(error, ValueError):
-            kind = type(error).__name__
-            return f"{n} 个预测对 {k} 个标签时应抛 ValueError，你抛的是 {kind}。"
+        what = f"{n} 个预测对 {k} 个标签"
+        require_error(what, ValueError, answer, torch.ones(n), torch.ones(k, 1))
     return None
 
 
