@@ -313,7 +313,7 @@ def noise_like(answer: Answer) -> str | None:
 def broadcast_shapes(answer: Any) -> str | None:
     if not isinstance(answer, (list, tuple)) or len(answer) != 4:
         return '要一个四项的列表：每项是形状的元组，对不上的写 "报错"。'
-    given = [item if isinstance(item, str) else _as_shape(item) for item in answer]
+    given = ["报错" if str(item) == "报错" else _as_shape(item) for item in answer]
     if wrong := [i for i, item in enumerate(given, 1) if item is None]:
         return f'第 {wrong[0]} 项既不是形状的元组，也不是 "报错"。'
     truth = [(5, 3, 4), (8, 7, 6, 5), (3, 3), "报错"]
