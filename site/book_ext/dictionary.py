@@ -62,7 +62,7 @@ class DictionaryDirective(SphinxDirective):
     def run(self) -> list[nodes.Node]:
         root = Path(self.env.srcdir)
         recorded = record(root)
-        for path in (root / RECORD, *tool("dictionary").DICTIONARY.glob("*.toml")):
+        for path in (Path(__file__), root / RECORD, *tool("dictionary").DICTIONARY.glob("*.toml")):
             self.env.note_dependency(str(path))
         shown = [e for e in tool("dictionary").entries() if e.target.startswith(self.prefix)]
         titled = {number for number, claim in registry(root).items() if claim.title}
