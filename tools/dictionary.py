@@ -33,7 +33,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn"""
 LONGEST = 6  # 消息再长，也只记前几行
-ANSI = re.compile(r"\x1b\[[0-9;]*m")
+NOISE = re.compile(r"\x1b\[[0-9;]*m|\s*\(Triggered internally at [^)]*\)")  # 颜色，C++ 源文件的行号
 COMPARED = {"old", "new"}
 
 
@@ -126,7 +126,7 @@ def _value(expression: str, names: dict[str, Any], entry: Entry) -> Any:
 
 def _said(error: BaseException | str) -> str:
     kind = type(error).__name__
-    lines = ANSI.sub("", f"{kind}: {error}").strip().splitlines()
+    lines = NOISE.sub("", f"{kind}: {error}").strip().splitlines()
     return "\n".join([*lines[:LONGEST], *(["…"] if len(lines) > LONGEST else [])])
 
 

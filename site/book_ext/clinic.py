@@ -43,7 +43,7 @@ def registry(root: Path) -> dict[str, Any]:
 def depend(env: BuildEnvironment, documents: Iterable[str]) -> None:
     """链接的文字取自别处：那里改了，这一页也要重读。"""
     root = Path(env.srcdir)
-    for path in (root / "tests" / "coverage.yml", root / "site" / "beliefs.toml"):
+    for path in (Path(__file__), root / "tests" / "coverage.yml", root / "site" / "beliefs.toml"):
         env.note_dependency(str(path))
     for document in documents:
         env.note_dependency(str(root / f"{document}.ipynb"))

@@ -62,7 +62,7 @@ class DictionaryDirective(SphinxDirective):
     def run(self) -> list[nodes.Node]:
         root = Path(self.env.srcdir)
         recorded = record(root)
-        for path in (root / RECORD, *tool("dictionary").DICTIONARY.glob("*.toml")):
+        for path in (Path(__file__), root / RECORD, *tool("dictionary").DICTIONARY.glob("*.toml")):
             self.env.note_dependency(str(path))
         shown = [e for e in tool("dictionary").entries() if e.target.startswith(self.prefix)]
         titled = {number for number, claim in registry(root).items() if claim.title}
@@ -154,9 +154,10 @@ def fence(code: str) -> list[str]:
 
 
 def message(said: str) -> list[str]:
-    """torch 说的话，样子和章节里的报错一样。"""
+    """torch 说的话：报错的样子和章节里一样，警告是另一种颜色。"""
     text = escape(said.replace("\n\n", "\n"), quote=False)
-    return ["```{raw} html", f'<div class="output error"><pre>{text}</pre></div>', "```", ""]
+    kind = "warned" if said.split(":")[0].endswith("Warning") else "error"
+    return ["```{raw} html", f'<div class="output {kind}"><pre>{text}</pre></div>', "```", ""]
 
 
 def box(entries: Iterable[Any]) -> str:

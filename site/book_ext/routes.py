@@ -39,7 +39,8 @@ class RoutesDirective(SphinxDirective):
 
     def run(self) -> list[nodes.Node]:
         root = Path(self.env.srcdir)
-        self.env.note_dependency(str(root / "site" / "routes.toml"))
+        for path in (Path(__file__), root / "site" / "routes.toml"):
+            self.env.note_dependency(str(path))
         known = {}
         for document in self.env.found_docs:
             path = Path(self.env.doc2path(document))
