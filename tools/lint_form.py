@@ -16,10 +16,8 @@ from tools.minutes import BET, EXERCISE, chapter_minutes, counted_code, is_quest
 from tools.notebooks import ROOT, Notebook, chapter_paths, read_notebook, tags
 from tools.outline import Section, outline
 
-__all__ = ["PENDING", "RULES", "hints", "unused_references"]
+__all__ = ["RULES", "hints", "unused_references"]
 
-# 还没有改成这个样式的章；改好一章划掉一章
-PENDING: set[str] = set()
 TRUNK_CELLS, TRUNK_MINUTES = 40, 45
 SECTION_BETS, SECTION_MYTHS, SECTION_FORMULAS = 1, 2, 4
 FEW = 6  # 题目少于这么多，就不谈比例
@@ -41,8 +39,8 @@ YEAR = re.compile(r"(?:19|20)\d\d")
 
 
 def applies(chapter: Chapter) -> bool:
-    """只管编了号、又已经改成这个样式的章。"""
-    return chapter.path.stem[:2].isdigit() and chapter.path.stem not in PENDING
+    """只管编了号的章。"""
+    return chapter.path.stem[:2].isdigit()
 
 
 def trunk(chapter: Chapter) -> Iterator[Finding]:

@@ -3,7 +3,7 @@
 用法：``python tools/routes.py [--root 文件夹]``，一行一条路；有走不通的，退出码为 1。
 
 作答单元原样（还没作答），解答跳过。每章分一个进程跑完 ★，再从那一刻为每节 ☆ 各分一个进程，
-所以 ★ 只跑一遍。分叉只在 Linux 上可靠，别处不跑。样式还没有改好的章（lint_form.PENDING）不跑。
+所以 ★ 只跑一遍。分叉只在 Linux 上可靠，别处不跑。
 """
 
 from __future__ import annotations
@@ -21,7 +21,6 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from tools.fixed import ENVIRONMENT
-from tools.lint_form import PENDING
 from tools.minutes import chapter_minutes
 from tools.notebooks import ROOT, Notebook, chapter_paths, read_notebook, tags
 from tools.outline import Section, outline
@@ -69,7 +68,7 @@ def problems(root: Path = ROOT) -> list[str]:
         for chapter, sections in route.steps:
             if chapter not in paths:
                 found.append(f"{route.name}：没有 {chapter} 这一章")
-            elif chapter not in PENDING:
+            else:
                 missing = [name for name in sections if name not in labels(paths[chapter])]
                 found += [f"{route.name}：{chapter} 里没有 {name} 这一节" for name in missing]
                 for section, minutes in chapter_minutes(paths[chapter], root):
@@ -84,15 +83,14 @@ def walk(root: Path = ROOT) -> Report:
     """跑完每一条路，返回各自走不通的单元；空表就是走通了。"""
     report: Report = {}
     paths = {path.stem: path for path in chapter_paths(root) if path.stem[:2].isdigit()}
-    ready = {name: path for name, path in paths.items() if name not in PENDING}
-    _preload(ready.values())
+    _preload(paths.values())
     session = Session()
-    for name, path in ready.items():
+    for name, path in paths.items():
         report |= _child(session, name, path, None)
     for route in read_routes(root):
         for chapter, sections in route.steps:
-            if route.run and chapter in ready:
-                report |= _child(session, f"{route.name} {chapter}", ready[chapter], sections)
+            if route.run:
+                report |= _child(session, f"{route.name} {chapter}", paths[chapter], sections)
     return report
 
 

@@ -238,7 +238,8 @@ def at_exit(monkeypatch):
     monkeypatch.setattr(plot.atexit, "register", registered.append)
     plot._remind.cache_clear()
     plot._unseen.clear()
-    monkeypatch.delitem(sys.modules, "pytest")
+    for name in ("pytest", "sphinx"):
+        monkeypatch.delitem(sys.modules, name, raising=False)
     yield lambda: [remind() for remind in registered]
     plot._remind.cache_clear()
 

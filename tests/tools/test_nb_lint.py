@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 from nbformat.v4 import new_output
 
+from tools import lint_form, nb_lint
 from tools.nb_lint import lint, main
 
 SETUP = """try:
@@ -51,6 +52,14 @@ reason = "那是列。"
 one = ["bytes", "shape"]
 """
 FIGURE = {"figure": {"name": "fig-loss", "caption": "损失在降"}, "image": {"alt": "一条下降的线"}}
+
+
+@pytest.fixture(autouse=True)
+def only_the_rules_of_cells(monkeypatch):
+    """一章的样式另有 test_lint_form 管。"""
+    rules = tuple(rule for rule in nb_lint.RULES if rule not in lint_form.RULES)
+    monkeypatch.setattr(nb_lint, "RULES", rules)
+    monkeypatch.setattr(lint_form, "hints", lambda chapter: [])
 
 
 @pytest.fixture
