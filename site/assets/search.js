@@ -45,14 +45,21 @@
   }
 
   // 汉字一串，西文一个词；数字和没有内容的词，一句里还有别的时不查。
-  const RUN = /[\u3400-\u9fff]+|[a-z_][\w]*(?:\.[a-z_]\w*)*|\d[\w.]*/gi;
-  const STOP = /^(\d.*|[的了吗呢是在有和与或把被一个怎么什么为为什么如何哪里怎样不能要会能用看]|怎么|什么|为什么|如何|哪里|怎样|一个|可以|是不是|能不能|要不要|the|of|to|be|is|a|an|and|in|on|for|not|but|at|with|error)$/i;
+  const RUN = /[\u3400-\u9fff]+|[a-z_]\w*(?:\.[a-z_]\w*)*|\d[\w.]*/gi;
+  const STOP = /^(\d.*|[的了吗呢是在有和与或把被一个怎么什么为为什么如何哪里怎样不能要会能用看]|怎么|什么|为什么|如何|哪里|怎样|一个|可以|是不是|能不能|要不要|the|of|to|be|is|a|an|and|in|on|for|not|but|at|with|error|torch|nn|np|self|runtimeerror|typeerror|valueerror)$/i;
   const MAX_WORDS = 16;
+
+  // 繁体的查询也能找：技术书里常用的这些字换成简体。
+  const FOLD = "張张維维數数據据習习訓训練练網网絡络層层損损運运動动導导圖图標标籤签類类環环裝装"
+    + "顯显內内節节報报錯错誤误誰谁過过擬拟測测試试驗验證证優优權权幾几個个來来為为時时開开關关"
+    + "對对應应該该轉转換换連连續续斷断計计積积歸归約约廣广學学變变還还輸输與与會会沒没讓让單单";
+  const PAIRS = new Map([...FOLD].flatMap((char, i, all) => (i % 2 ? [] : [[char, all[i + 1]]])));
+  const simplified = (text) => [...text].map((char) => PAIRS.get(char) || char).join("");
 
   async function queryWords(pagefind, query) {
     const words = [];
-    for (const run of query.normalize("NFKC").match(RUN) || []) {
-      words.push(...(isHan(run) ? await cutRun(pagefind, run) : [run]));
+    for (const run of simplified(query.normalize("NFKC")).match(RUN) || []) {
+      words.push(...(isHan(run) ? await cutRun(pagefind, run) : [run, run.split(".").pop()]));
     }
     const telling = words.filter((word) => !STOP.test(word));
     return [...new Set(telling.length ? telling : words)].slice(0, MAX_WORDS);
@@ -92,12 +99,12 @@
       }
     }
     return [...sections.values()]
-      .map(({ result, points, share }) => ({ result, points: points * (share / most) ** 2 + share }))
+      .map(({ result, points, share }) => ({ result, points: points * (share / most) ** 2 + share / 5 }))
       .sort((one, two) => two.points - one.points);
   }
 
   // 讲它的章节在前，诊所和词典在中间，接口页和测量页在后。
-  const standing = (url) => (/chapters\/\d/.test(url) ? 1 : url.includes("/chapters/") ? 0.5 : 0.4);
+  const standing = (url) => (/chapters\/\d/.test(url) ? 1 : url.includes("/chapters/") ? 0.37 : 0.33);
 
   async function ranked(found) {
     const hits = await Promise.all(found.map(async ({ result, points }) => {

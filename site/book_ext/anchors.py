@@ -28,11 +28,13 @@ class StableAnchors(SphinxTransform):
 
     def apply(self, **kwargs: object) -> None:
         changed: dict[str, str] = {}
+        labels = {id for name, id in self.document.nameids.items() if self._is_label(name)}
         for section in self.document.findall(nodes.section):
             ids = section["ids"]
             own = [name for name in ids if not NUMBERED.fullmatch(name)]
+            own.sort(key=lambda name: name not in labels)  # 第一个是页面上的锚点
             title = section.next_node(nodes.title)
-            if len(own) == len(ids) or title is None:
+            if own == ids or title is None:
                 continue
             own = own or [slug(title.astext(), self.document.ids)]
             changed |= dict.fromkeys(set(ids) - set(own), own[0])
@@ -41,6 +43,9 @@ class StableAnchors(SphinxTransform):
         names = self.document.nameids
         names |= {name: changed[old] for name, old in names.items() if old in changed}
         self._rename_slugs(changed)
+
+    def _is_label(self, name: str) -> bool:
+        return bool(self.document.nametypes.get(name))
 
     def _rename_slugs(self, changed: dict[str, str]) -> None:
         """MyST 另记着每个标题的锚点，``[文字](#标题)`` 查的是它。"""

@@ -40,8 +40,8 @@ def measured(stats: dict[str, Any] | None) -> str:
     title = f"{stats['date']}，torch {stats['torch']}，Python {stats['python']}，CPU"
     seconds = max(1, round(stats["seconds"]))
     peak = stats.get("peak_mb")
-    memory = f'<li title="内核进程的峰值">内存 <b>{round(peak)}</b> MB</li>' if peak else ""
-    return f'<li title="{escape(title)}">全章运行 <b>{seconds}</b> 秒</li>{memory}'
+    memory = f" · {round(peak)} MB 内存" if peak else ""
+    return f'<li title="{escape(title)}">全章跑一遍 <b>{seconds}</b> 秒{memory}</li>'
 
 
 def reading(totals: dict[str, Spent]) -> str:
@@ -54,11 +54,10 @@ def reading(totals: dict[str, Spent]) -> str:
 
 
 def colab_link(repository: dict[str, Any], docname: str) -> str:
-    """在 Colab 打开本章的链接；公开地址未定时是一句话。"""
+    """在 Colab 打开本章的链接；公开地址未定时是空串。"""
     url = str(repository.get("repository_url", ""))
     if not url or is_placeholder(url):
-        why = "仓库公开之后，这里是 Colab 的入口"
-        return f'<li class="unknown" title="{why}">Colab：公开地址未定</li>'
+        return ""
     target = f"{COLAB}{urlsplit(url).path}/blob/{repository['repository_branch']}/{docname}.ipynb"
     return f'<li><a href="{escape(target)}">在 Colab 运行</a></li>'
 
@@ -69,7 +68,7 @@ def facts_bar(app: Sphinx, docname: str, root: str) -> str:
     items = [
         reading(app.env.metadata[docname].get("book_minutes", {})),
         measured(read_stats(app.srcdir).get(docname)),
-        f'<li><a href="{root}notebooks/{name}.ipynb" download>下载 .ipynb</a></li>',
+        f'<li class="act"><a href="{root}notebooks/{name}.ipynb" download>下载笔记本</a></li>',
         colab_link(app.config.book_repository, docname),
         f'<li><a href="{root}intro.html#run-locally">本机运行</a></li>',
     ]

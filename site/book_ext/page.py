@@ -24,6 +24,8 @@ DESIGN = re.compile(r"sphinx-design\.min\.css|design-tabs\.js")
 OUTER_LIST = re.compile(r"^\s*<ul>\s*<li>\s*<a[^>]*>.*?</a>(.*)</li>\s*</ul>\s*$", re.S)
 HINT = r'<span class="\1">\2</span>'
 TRACE_HEAD = r'<span class="gt">-{20,}</span>\n.*?Traceback \(most recent call last\)\n'
+CODE = re.compile(r'<code class="docutils literal notranslate">(.*?)</code>')
+SHORT = 24  # 正文里这么长的代码，不在中间折行
 SIGNATURE = re.compile(r'<dl>\s*((?:<dd><em class="sig-param".*?</dd>\s*)+)</dl>', re.S)
 REPLACED = (
     (re.compile(TRACE_HEAD), ""),  # 横线与重复的错误名，手机上占两行
@@ -89,7 +91,15 @@ def tidy_body(body: str) -> str:
     """正文 HTML：宽表装进可滚动的框，标题链接有中文名。"""
     for pattern, new in REPLACED:
         body = pattern.sub(new, body)
+    body = CODE.sub(short_code, body)
     return SIGNATURE.sub(signature_lines, body)
+
+
+def short_code(found: re.Match[str]) -> str:
+    """短的代码加上 ``short``：``(n, 4, 3)`` 断成两行就不好读了。"""
+    if len(re.sub(r"<[^>]*>", "", found[1])) > SHORT:
+        return found[0]
+    return found[0].replace('class="', 'class="short ', 1)
 
 
 def signature_lines(found: re.Match[str]) -> str:

@@ -27,7 +27,7 @@ RECORD = """<html lang="und"><body>
 <p data-pagefind-weight="{weight}">{heading} {keywords}</p>
 <p>{prose}</p>
 <p data-pagefind-weight="0.5">{code} {inner}</p></body></html>"""
-CHAPTER_WEIGHT, OTHER_WEIGHT = 10, 2  # 标题在章节里的分量大于在术语表里
+CHAPTER_WEIGHT, ENTRY_WEIGHT, OTHER_WEIGHT = 10, 6, 2  # 标题在章节、诊所和词典、别处的分量
 UNUSED = ("*-ui.*", "*-highlight.js")
 
 
@@ -84,10 +84,12 @@ def collect(outdir: Path, docnames: list[str]) -> list[Found]:
     found = []
     for name in docnames:
         sections = split_sections((outdir / f"{name}.html").read_text(encoding="utf-8"))
-        weight = OTHER_WEIGHT if chapter_number(name) is None else CHAPTER_WEIGHT
+        number = chapter_number(name)
+        weight = ENTRY_WEIGHT if name.startswith("chapters/") else OTHER_WEIGHT
+        weight = weight if number is None else CHAPTER_WEIGHT
+        page = sections[0].title if number is None else f"第 {number} 章 {sections[0].title}"
         for section in sections:
-            url = f"{name}.html#{section.anchor}"
-            found.append(Found(url, sections[0].title, weight, section))
+            found.append(Found(f"{name}.html#{section.anchor}", page, weight, section))
     return found
 
 

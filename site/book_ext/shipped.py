@@ -8,6 +8,7 @@ from fnmatch import fnmatch
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NamedTuple
+from urllib.parse import urlsplit
 
 from sphinx.application import Sphinx
 from sphinx.errors import ExtensionError
@@ -99,9 +100,10 @@ def prune(outdir: Path) -> None:
 
 
 def pages(app: Sphinx) -> Iterator[tuple[str, dict[str, Any], str]]:
-    """许可页和备用搜索页：不是从源文件来的两页。"""
+    """许可页、备用搜索页、没有这一页的页：不是从源文件来的三页。"""
     yield "licenses", {"title": "许可", "works": WORKS}, "licenses.html"
     yield "search", {"title": "搜索"}, "search.html"
+    yield "404", {"site_root": urlsplit(app.config.html_baseurl).path or "/"}, "404.html"
 
 
 def prepare(app: Sphinx) -> None:

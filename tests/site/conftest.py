@@ -149,7 +149,7 @@ def page_names() -> list[str]:
     """网站里给人读的每一页，不含 ``.html``；还没构建时为空表。"""
     pages = sorted(HTML.glob("*.html")) + sorted(HTML.glob("chapters/*.html"))
     names = [path.relative_to(HTML).with_suffix("").as_posix() for path in pages]
-    return [name for name in names if name != "index"]
+    return [name for name in names if name not in ("index", "404")]
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
