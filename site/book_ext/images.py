@@ -9,8 +9,9 @@ from pathlib import Path
 from sphinx.application import Sphinx
 
 IMAGE = re.compile(r'<img (?![^>]*\bwidth=)([^>]*\bsrc="[^"]*_images/([^"]+)"[^>]*)>')
+STYLE = re.compile(r' style="width: \d+px; height: \d+px;"')  # 定死的高，手机上会把图压扁
 PNG = b"\x89PNG\r\n\x1a\n"
-SHARP = 1  # 图按两倍的像素画，屏幕上占一半：手机上才不糊
+SHARP = 2  # 图按两倍的像素画，屏幕上占一半：手机上才不糊
 
 
 def png_size(path: Path) -> tuple[int, int]:
@@ -34,6 +35,6 @@ def sized(app: Sphinx, body: str) -> str:
     def with_size(found: re.Match[str]) -> str:
         width, height = (n // SHARP for n in png_size(sources[found[2]]))
         lazy = f'loading="lazy" decoding="async" width="{width}" height="{height}" '
-        return f"<img {lazy}{found[1]}>"
+        return f"<img {lazy}{STYLE.sub('', found[1])}>"
 
     return IMAGE.sub(with_size, body)

@@ -2,13 +2,16 @@
 
 import io
 import os
+import struct
 import subprocess
 import sys
+from base64 import b64decode
 
 import matplotlib
 import numpy as np
 import pytest
 import torch
+from matplotlib.figure import Figure
 
 from companion import plot
 from companion.errors import ShapeError
@@ -302,3 +305,18 @@ def test_a_script_says_it_as_its_last_line(tmp_path):
     done = subprocess.run(command, env=env, capture_output=True, encoding="utf-8", check=True)
     assert done.stdout == "完\n"
     assert done.stderr.startswith("图画好了") and done.stderr.count("\n") == 1
+
+
+def test_in_a_notebook_figures_have_twice_the_pixels_and_the_same_size():
+    from IPython.core.interactiveshell import InteractiveShell
+
+    shell = InteractiveShell.instance()
+    try:
+        DRAWINGS["curves"]()
+        draw = shell.display_formatter.formatters["image/png"].lookup_by_type(Figure)
+        png, shown = draw(pyplot.gcf())
+        pixels = struct.unpack(">II", b64decode(png)[16:24])
+        assert [n // 2 for n in pixels] == [shown["width"], shown["height"]]
+        assert 400 < shown["width"] < 600
+    finally:
+        InteractiveShell.clear_instance()
