@@ -140,7 +140,7 @@ def _inline(text: str, document: str, book: Book) -> str:
             return _role(found["role"], found["text"], document, book)
         return _link(found, document, book)
 
-    return INLINE.sub(replaced, text)
+    return re.sub(r"(?<=\S) (?=〔)", "", INLINE.sub(replaced, text))
 
 
 def _role(role: str, text: str, document: str, book: Book) -> str:

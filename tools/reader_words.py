@@ -96,11 +96,11 @@ class Book:
         return f"[{name}]({address})" if self.base else name
 
     def cite(self, keys: str) -> str:
-        """``（作者 年份）``；几篇之间用分号。"""
+        """``〔作者 年份〕``；几篇之间用分号。"""
         names = [key.strip() for key in keys.split(",")]
         if missing := [name for name in names if name not in self.citations]:
             raise ToolError(f"references.bib 里没有 {'、'.join(missing)}。")
-        return f"（{'；'.join(self.citations[name] for name in names)}）"
+        return f"〔{'；'.join(self.citations[name] for name in names)}〕"
 
 
 def page_targets(document: str, notebook: Notebook) -> Iterator[tuple[str, Target]]:
