@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterable
 
 from tools.notebooks import ToolError
-from tools.reader_words import Book
+from tools.reader_words import Book, anchor
 
 __all__ = ["CLOSE", "OPEN", "block", "details", "joined", "markdown"]
 
@@ -17,7 +17,7 @@ OPEN, CLOSE = "\0解答开始\0", "\0解答结束\0"  # 解答跨几个单元，
 FENCE = re.compile(r"([ \t]*)(:{3,}|`{3,}|~{3,})(.*)")
 DIRECTIVE = re.compile(r"\{([\w:-]+)\}[ \t]*(.*)")
 OPTION = re.compile(r":([\w-]+):[ \t]*(.*)")
-LABEL = re.compile(r"^\([\w-]+\)=[ \t]*\n?", re.MULTILINE)
+LABEL = re.compile(r"^\(([\w-]+)\)=[ \t]*$", re.MULTILINE)
 STRANGE = re.compile(r"^(?:\{[^}\n]*\}[ \t]*$|%|\+\+\+).*|\]\{[.#].*", re.MULTILINE)
 MATH = re.compile(r"\$\$(.+?)\$\$", re.DOTALL)
 INLINE = re.compile(
@@ -114,7 +114,7 @@ def _exercise(label: str, document: str, book: Book) -> str:
     target = book.targets.get(label)
     if target is None or target.document != document:
         raise ToolError(f"练习要有自己的 :label:，实际是 {label!r}；没有它就编不了号。")
-    return f"### {target.heading}"
+    return f"{anchor(label)}\n\n### {target.heading}"
 
 
 def _quoted(title: str, body: str) -> str:
@@ -125,8 +125,8 @@ def _quoted(title: str, body: str) -> str:
 
 
 def _prose(lines: list[str], document: str, book: Book) -> str:
-    """指令之外的文字：去掉标签行，角色和链接换成读得懂的字。"""
-    text = LABEL.sub("", "\n".join(lines))
+    """指令之外的文字：标签行换成锚点，角色和链接换成读得懂的字。"""
+    text = LABEL.sub(lambda label: anchor(label[1]) + "\n", "\n".join(lines))
     if strange := STRANGE.search(INLINE.sub("x", text)):
         raise ToolError(f"读不懂 {strange[0]!r}：读者版不认这种写法。")
     return re.sub(r"\n{3,}", "\n\n", _inline(text, document, book))

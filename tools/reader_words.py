@@ -19,7 +19,7 @@ from tools.clinic import Claim, claims
 from tools.lint_chapter import FENCED
 from tools.notebooks import ROOT, Notebook, ToolError, read_notebook, toc_documents
 
-__all__ = ["Book", "Target", "page_targets", "read_book"]
+__all__ = ["Book", "Target", "anchor", "page_targets", "read_book"]
 
 NUMBERED = re.compile(r"chapters/(\d\d)_")
 LINE = re.compile(
@@ -28,24 +28,15 @@ LINE = re.compile(
     r"(?P<name>[\w-]+))?",
     re.MULTILINE,
 )
-UNSURE = re.compile(r"[$\[\]{}*<>]")  # 标题里有这些，就说不准前端给它什么锚点
 
 
 @dataclass(frozen=True)
 class Target:
-    """标签指到的东西：``title`` 是称呼，``heading`` 是读者版里的标题原文（图没有）。"""
+    """标签指到的东西：``title`` 是称呼，``heading`` 是练习在读者版里的标题。"""
 
     document: str
     title: str
     heading: str = ""
-
-    @property
-    def anchor(self) -> str:
-        """JupyterLab 给标题的锚点：空格换成短横；说不准就是空串。"""
-        if UNSURE.search(self.heading):
-            return ""
-        name = self.heading.replace("`", "").replace(" ", "-")
-        return name.replace("(", "%28").replace(")", "%29")
 
 
 @dataclass(frozen=True)
@@ -73,8 +64,7 @@ class Book:
         if target is None:
             raise ToolError(f"标签 {label} 不在书里；改成有的标签，或在那个标题上写 ({label})=。")
         if target.document == here:
-            words = text or lead + target.title
-            return f"[{words}](#{target.anchor})" if target.anchor else f"**{words}**"
+            return f"[{text or lead + target.title}](#{label})"
         page = self.page(target.document)
         is_page = target.title == self.pages[target.document]
         name = page if is_page else f"{page}的「{lead}{target.title.strip('「」')}」"
@@ -103,6 +93,11 @@ class Book:
         return f"〔{'；'.join(self.citations[name] for name in names)}〕"
 
 
+def anchor(label: str) -> str:
+    """标签在读者版里的锚点。JupyterLab 自己给标题的锚点，含汉字的点了没有反应；写明的才有。"""
+    return f'<a id="{label}"></a>'
+
+
 def page_targets(document: str, notebook: Notebook) -> Iterator[tuple[str, Target]]:
     """一页里的 ``(标签, Target)``；练习和图按先后编号，与网站一致。标题的标签为空时也给出。"""
     found = NUMBERED.match(document)
@@ -120,7 +115,7 @@ def page_targets(document: str, notebook: Notebook) -> Iterator[tuple[str, Targe
             if match["label"]:
                 waiting.append(match["label"])
             elif match["heading"]:
-                target = Target(document, match["heading"].lstrip("★☆ "), match["heading"])
+                target = Target(document, match["heading"].lstrip("★☆ "))
                 yield from ((label, target) for label in [*waiting, ""])
                 waiting = []
             else:

@@ -15,7 +15,7 @@ from nbformat.v4 import new_markdown_cell
 
 from tools.notebooks import Notebook, ToolError, tags
 from tools.reader_prose import CLOSE, OPEN, block, details, joined, markdown
-from tools.reader_words import Book
+from tools.reader_words import Book, anchor
 
 __all__ = ["outputs", "reader_notebook", "reader_text", "setup_source"]
 
@@ -106,8 +106,9 @@ def _code(cell: Notebook, book: Book) -> list[Notebook]:
     cell.metadata = nbformat.from_dict({key: value for key, value in metadata.items() if value})
     if not figure.get("caption"):
         return [cell]
-    target = book.targets.get(figure.get("name", ""))
-    caption = (f"**{target.title}**　" if target else "") + figure["caption"]
+    name = figure.get("name", "")
+    number = f"{anchor(name)}**{book.targets[name].title}**　" if name in book.targets else ""
+    caption = number + figure["caption"]
     return [cell, new_markdown_cell(caption, id=f"{cell.id}-caption")]
 
 
