@@ -9,7 +9,6 @@ import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from nbformat.v4 import new_markdown_cell, new_notebook
 from pybtex.database import Entry, parse_file
@@ -125,10 +124,8 @@ def page_targets(document: str, notebook: Notebook) -> Iterator[tuple[str, Targe
                 yield match["name"] or "", Target(document, title, full)
 
 
-def read_book(
-    root: Path = ROOT, documents: Iterable[str] | None = None, base: str = "", **given: Any
-) -> Book:
-    """读出全书的称呼；``documents`` 缺省为目录里的全部，``given`` 代替读出来的 ``myths`` 等。"""
+def read_book(root: Path = ROOT, documents: Iterable[str] | None = None, base: str = "") -> Book:
+    """读出全书的称呼；``documents`` 缺省为目录里的全部。"""
     pages: dict[str, str] = {}
     targets: dict[str, Target] = {}
     for document in toc_documents(root) if documents is None else sorted(documents):
@@ -136,12 +133,11 @@ def read_book(
             pages.setdefault(document, target.title)
             if label:
                 targets[label] = target
-    if (root / "tests" / "coverage.yml").is_file() and "myths" not in given:
-        given["myths"] = claims(root)
+    myths = claims(root) if (root / "tests" / "coverage.yml").is_file() else {}
     bibliography = root / "references.bib"
     entries = parse_file(str(bibliography)).entries.items() if bibliography.is_file() else ()
-    given.setdefault("citations", {key: _author_year(entry) for key, entry in entries})
-    return Book(pages, targets, base=base.rstrip("/") + "/" if base else "", **given)
+    citations = {key: _author_year(entry) for key, entry in entries}
+    return Book(pages, targets, myths, citations, f"{base.rstrip('/')}/" if base else "")
 
 
 def _page(root: Path, document: str) -> Notebook:

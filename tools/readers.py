@@ -158,9 +158,9 @@ def _folded(cells: Iterable[Notebook], document: str) -> list[Notebook]:
         pieces = []
         for piece in re.split(f"({OPEN}|{CLOSE})", cell.source):
             if piece == OPEN and solution is None:
-                solution, opened = [], cell
-                opened.source = joined(pieces)
-                result.append(opened)
+                cell.source = joined([cell.source, *pieces] if cell is opened else pieces)
+                result += [] if cell is opened else [cell]
+                pieces, solution, opened = [], [], cell
             elif piece == CLOSE and solution is not None:
                 opened.source = joined([opened.source, details("解答", joined(solution))])
                 pieces, solution = [], None

@@ -186,10 +186,20 @@ def test_a_solution_folds_with_its_code_and_what_it_printed(cell, text):
     assert cells[3].source == "后文"
 
 
-def test_a_solution_inside_one_cell_keeps_what_follows_it(cell, text):
-    one = text("one", "前\n\n:::{solution-start} ex-pick\n:::\n答\n\n:::{solution-end}\n:::\n\n后")
+def test_solutions_inside_one_cell_keep_the_words_around_them(text):
+    answer = ":::{{solution-start}} ex-pick\n:::\n{}\n\n:::{{solution-end}}\n:::"
+    one = text("one", f"前\n\n{answer.format('甲')}\n\n中\n\n{answer.format('乙')}\n\n后")
     (made,) = reader_notebook(new_notebook(cells=[one]), HERE, BOOK).cells
-    assert made.source == "前\n\n<details><summary>解答</summary>\n\n答\n\n</details>\n\n后"
+    folded = "<details><summary>解答</summary>\n\n{}\n\n</details>"
+    assert made.source == f"前\n\n{folded.format('甲')}\n\n中\n\n{folded.format('乙')}\n\n后"
+
+
+def test_words_before_a_solution_are_kept_once(cell, text):
+    before = text("before", "前\n\n:::{solution-start} ex-pick\n:::")
+    cells = [before, cell("sol", "x = 1"), text("end", ":::{solution-end}\n:::")]
+    (made,) = reader_notebook(new_notebook(cells=cells), HERE, BOOK).cells
+    folded = "<details><summary>解答</summary>\n\n```python\nx = 1\n```\n\n</details>"
+    assert made.source == f"前\n\n{folded}"
 
 
 @pytest.mark.parametrize("mark", ["start} ex-pick", "end}"])
