@@ -95,6 +95,9 @@ def test_chapter_page_has_facts_minutes_formulas_and_folds(tmp_path: Path):
     assert "katex/katex.min.css" in html and "mathjax" not in html.lower()
     assert '<details class="admonition hint dropdown">' in html
     assert '<span class="eqno">(1.1)' in html
+    download = (tmp_path / "out" / "notebooks" / "01_small.ipynb").read_text(encoding="utf-8")
+    assert "### 练习 1.1（笔算）" in download and "<summary>提示</summary>" in download
+    assert ":::" not in download and "```{" not in download
 
 
 def clinic_site(folder: Path, index: str, **changes: Any) -> tuple[str, str, str]:
