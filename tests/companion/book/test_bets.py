@@ -94,6 +94,11 @@ MISTAKES = [
     # 填空题
     ('kind = "typed"', "", r"\[shape\]：options 没有写"),
     ('default = "还不对。"', "", r"\[shape\]：default 没有写"),
+    (
+        'default = "还不对。"',
+        'default = "还**不**对。"',
+        r"\[shape\]：default 应是一段文字.*和 \*\*",
+    ),
     ('default = "还不对。"', "default = nan", r"\[shape\]：default 应是一段文字.*实际是 nan"),
     ('default = "还', 'placeholder = " "\ndefault = "还', r"\[shape\]：placeholder 应是一段文字"),
     (

@@ -222,10 +222,11 @@ def _repeated(names: Iterable[str]) -> list[str]:
 
 
 def _is_text(value: Any) -> bool:
-    """有字，而且没有看不见的控制字符。"""
+    """有字，没有看不见的控制字符；除了反引号里的代码，不认别的记号，``**`` 会照原样显示。"""
     return (
         isinstance(value, str)
         and bool(value.strip())
+        and "**" not in re.sub(r"`[^`]*`", "", value)
         and all(char.isprintable() or char in "\n\t\u3000" for char in value)
     )
 
@@ -235,7 +236,7 @@ def _is_tables(value: Any) -> TypeGuard[list[dict[str, Any]]]:
 
 
 _Rule = tuple[str, Callable[[Any], bool]]  # 应是什么；怎样才算
-_TEXT: _Rule = ("一段文字，不空，没有控制字符", _is_text)
+_TEXT: _Rule = ("一段文字，不空，没有控制字符和 **", _is_text)
 _TEXTS: _Rule = (
     "一列文字，至少一个",
     lambda value: isinstance(value, list) and bool(value) and all(map(_is_text, value)),
