@@ -37,6 +37,7 @@ REPLACED = (
     (re.compile(r'<p class="(collapsed|expanded) admonition-title">(.*?)</p>'), HINT),
     (re.compile(r'<details class="admonition hide'), '<details class="hide'),
     (re.compile(r"(</strong>(?:</a>)?) -- "), r"\1："),  # 接口页的参数名之后
+    (re.compile(r'role="doc-biblioentry"'), 'role="listitem"'),  # 外面是 role="list"
     (re.compile(r'<section id="(?:solution|exercise)-content">'), "<section>"),
 )
 
