@@ -122,4 +122,6 @@
   markScrollers();
   followSections();
   addEventListener("resize", markScrollers);
+  addEventListener("load", markScrollers);
+  if (document.fonts) document.fonts.ready.then(markScrollers);   // 字体到了，公式会变宽
 })();
