@@ -1,6 +1,6 @@
 // 站内搜索：Ctrl K 打开，边输入边列出小节。索引读不到时（如双击打开的网页）退到备用搜索页。
 (() => {
-  const MAX_HITS = 12, LONGEST = 200;   // 粘贴进来一整篇，只看开头
+  const MAX_HITS = 12, LONGEST = 100;   // 粘贴进来一整篇，只看开头
   const COMMON = 200;   // 出现在这么多节里的词，说明不了什么
   const base = new URL(document.documentElement.dataset.content_root || "./", location.href);
   let engine = null;

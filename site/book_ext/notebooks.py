@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
-import sys
 from pathlib import Path
 
 from sphinx.application import Sphinx
@@ -18,8 +16,7 @@ def cache_path(root: Path) -> Path:
     """执行缓存的文件夹；由 ``tools/execute.py`` 决定，没有它时用 ``_build/.jupyter_cache``。"""
     if not (root / "tools" / "execute.py").is_file():
         return root / "_build" / ".jupyter_cache"
-    sys.path.append(str(root))
-    return Path(importlib.import_module("tools.execute").cache_path(root))
+    return Path(tool("execute").cache_path(root))
 
 
 def write_downloads(app: Sphinx, error: Exception | None) -> None:

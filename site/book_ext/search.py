@@ -84,10 +84,11 @@ def collect(outdir: Path, docnames: list[str]) -> list[Found]:
     found = []
     for name in docnames:
         sections = split_sections((outdir / f"{name}.html").read_text(encoding="utf-8"))
-        number = chapter_number(name)
-        weight = ENTRY_WEIGHT if name.startswith("chapters/") else OTHER_WEIGHT
-        weight = weight if number is None else CHAPTER_WEIGHT
-        page = sections[0].title if number is None else f"第 {number} 章 {sections[0].title}"
+        page, weight = sections[0].title, OTHER_WEIGHT
+        if (number := chapter_number(name)) is not None:
+            page, weight = f"第 {number} 章 {page}", CHAPTER_WEIGHT
+        elif name.startswith("chapters/"):
+            weight = ENTRY_WEIGHT
         for section in sections:
             found.append(Found(f"{name}.html#{section.anchor}", page, weight, section))
     return found
