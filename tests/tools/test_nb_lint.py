@@ -232,6 +232,12 @@ def test_a_checker_that_does_not_exist_is_named(book, good):
     assert "没有 ch01.row_means" in finding.message
 
 
+def test_the_checkers_of_a_chapter_may_be_a_package(book, good):
+    book.write("src/companion/book/exercises/ch01.py", "")
+    book.write("src/companion/book/exercises/ch01/_rows.py", "def row_means(answer): ...\n")
+    assert findings(book, good) == []
+
+
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [

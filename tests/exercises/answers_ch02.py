@@ -1,0 +1,91 @@
+"""第 2 章每道先猜的答案，由 torch 当场算出；写成与题目选项相同的文字。"""
+
+from functools import cache
+
+import torch
+import torch.nn.functional as F
+
+from companion.data import load_digits
+
+JUDGED: set[str] = set()
+MEASURED: set[str] = set()
+
+
+@cache
+def _digits():
+    images, labels = load_digits()
+    x, x_new = images.flatten(1).float().split([1000, 797])
+    y, y_new = labels.split([1000, 797])
+    return x, y, x_new, y_new, torch.stack([x[y == k].mean(0) for k in range(10)])
+
+
+def _loss(x, m, y):
+    return F.cross_entropy(-(x[:, None] - m).square().sum(-1) / 100, y)
+
+
+def _smaller_step():
+    x, y, *_, m = _digits()
+
+    def error(h):
+        ends = m.repeat(2, 1, 1)
+        ends[0, 2, 13] += h
+        ends[1, 2, 13] -= h
+        measured = (_loss(x, ends[0], y) - _loss(x, ends[1], y)) / (2 * h)
+        return abs(measured / true - 1)
+
+    leaf = m.clone().requires_grad_()
+    _loss(x, leaf, y).backward()
+    true = leaf.grad[2, 13]
+    return "1e-2 准得多，1e-6 全错" if error(1e-2) < 0.01 and error(1e-6) > 0.5 else "差不多"
+
+
+def _passes():
+    x, y, *_, m = _digits()
+    runs, leaf = [], m.clone().requires_grad_()
+
+    def counted(m):
+        runs.append(m)
+        return _loss(x, m, y)
+
+    counted(leaf).backward()
+    assert leaf.grad.numel() == 640
+    return f"{len(runs)} 遍"
+
+
+def _second_round():
+    x, y, *_, m = _digits()
+    m = m.clone().requires_grad_()
+    _loss(x, m, y).backward()
+    m = m - 100 * m.grad
+    return "照常，损失接着降" if m.is_leaf else "报错，`m.grad` 是 None"
+
+
+def _broadcast():
+    x = torch.randn(1000, 64)
+    m = torch.randn(10, 64, requires_grad=True)
+    g = torch.randn(1000, 10, 64)
+    (x[:, None] - m).backward(g)
+    summed = torch.allclose(m.grad, -g.sum(0), atol=1e-4)
+    return f"{tuple(m.grad.shape)}，第 0 维{'求和' if summed else '求平均'}"
+
+
+def _noise():
+    x, y, x_new, y_new, m = _digits()
+    for _ in range(200):
+        m = m.detach().requires_grad_()
+        m = m - 100 * torch.autograd.grad(_loss(x, m, y), m)[0]
+    generator = torch.Generator().manual_seed(1)
+    toss = torch.randint(0, 2, x_new.shape, generator=generator) * 2 - 1
+    moved = (x_new + 2 * toss).clamp(0, 16)
+    right = (moved[:, None] - m).square().sum(-1).argmin(1) == y_new
+    return f"{92 if 0.9 < right.float().mean() < 0.935 else 0}% 上下"
+
+
+ANSWERS = {
+    "h-smaller": _smaller_step(),
+    "passes": _passes(),
+    "lost-leaf": _second_round(),
+    "rule-of-sum": _broadcast(),
+    "doublings": "两百亿亿步，跑不完" if 2e18 < 2**61 - 1 < 2.4e18 else "",
+    "noise": _noise(),
+}

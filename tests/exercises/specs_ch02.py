@@ -1,0 +1,28 @@
+"""第 2 章各题的约定：放开了什么，还有哪些对的写法该放过、错的写法该拒绝。"""
+
+import torch
+
+from tests.exercises.attacks import Spec
+from tests.exercises.ch02 import _attack, _numeric, _step
+
+
+def _flat(f, x, h=1e-4):
+    rows = torch.eye(x.numel(), dtype=x.dtype) * h
+    flat = [(f(x + e.view_as(x)) - f(x - e.view_as(x))) / (2 * h) for e in rows]
+    return torch.stack([slope.reshape(()) for slope in flat]).view_as(x)
+
+
+def _by_data(w, f, rate):
+    loss = f(w)
+    (g,) = torch.autograd.grad(loss, w)
+    w.data.sub_(rate * g)
+    w.grad = None
+    return loss.item()
+
+
+SPECS = {
+    "numeric_grad": Spec(accept=(_flat, lambda f, x, h=1e-4: _numeric(f, x.clone(), h))),
+    "step": Spec(pure=False, accept=(_by_data, lambda w, f, rate: _step(w, f, rate))),
+    "ledger": Spec(),
+    "fgsm": Spec(accept=(lambda *args: _attack(*args),)),
+}
