@@ -69,15 +69,47 @@ def _broadcast():
     return f"{tuple(m.grad.shape)}，第 0 维{'求和' if summed else '求平均'}"
 
 
-def _noise():
-    x, y, x_new, y_new, m = _digits()
+@cache
+def _learned():
+    x, y, *_, m = _digits()
     for _ in range(200):
         m = m.detach().requires_grad_()
         m = m - 100 * torch.autograd.grad(_loss(x, m, y), m)[0]
+    return m.detach()
+
+
+def _right_after(m):
+    _, _, x_new, y_new, _ = _digits()
+    t = x_new.clone().requires_grad_()
+    (g,) = torch.autograd.grad(_loss(t, m, y_new), t)
+    moved = (x_new + 2 * g.sign()).clamp(0, 16)
+    return ((moved[:, None] - m).square().sum(-1).argmin(1) == y_new).float().mean()
+
+
+def _safer():
+    faces = _digits()[-1]
+    gained = _right_after(_learned()) - _right_after(faces)
+    return "平均脸" if gained < -0.05 else "学过的，认得准的更难骗"
+
+
+def _drawn():
+    m, picture = _learned(), torch.zeros(1, 64)
+    x = _digits()[0]
+    for _ in range(40):
+        t = picture.clone().requires_grad_()
+        (g,) = torch.autograd.grad(_loss(t, m, torch.tensor([3])), t)
+        picture = (picture - 0.5 * g.sign()).clamp(0, 16)
+    sure = (-(picture[:, None] - m).square().sum(-1) / 100).softmax(1)[0, 3]
+    far = torch.cdist(picture, x).min() > 2 * torch.cdist(x[:50], x[50:]).amin(1).mean()
+    return "越来越有把握，不像真的 3" if sure > 0.999 and far else "越来越像 3，也越来越有把握"
+
+
+def _noise():
+    _, _, x_new, y_new, _ = _digits()
     generator = torch.Generator().manual_seed(1)
     toss = torch.randint(0, 2, x_new.shape, generator=generator) * 2 - 1
     moved = (x_new + 2 * toss).clamp(0, 16)
-    right = (moved[:, None] - m).square().sum(-1).argmin(1) == y_new
+    right = (moved[:, None] - _learned()).square().sum(-1).argmin(1) == y_new
     return f"{92 if 0.9 < right.float().mean() < 0.935 else 0}% 上下"
 
 
@@ -88,4 +120,6 @@ ANSWERS = {
     "rule-of-sum": _broadcast(),
     "doublings": "两百亿亿步，跑不完" if 2e18 < 2**61 - 1 < 2.4e18 else "",
     "noise": _noise(),
+    "smarter-safer": _safer(),
+    "certain": _drawn(),
 }

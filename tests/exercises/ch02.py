@@ -54,6 +54,86 @@ def _leaves_grads(x, m, y, eps):
     return (z + eps * z.grad.sign()).clamp(0, 16).detach()
 
 
+class _Var:
+    """章节里那个 `Var` 的样子。"""
+
+    def __init__(self, data, parents=(), rule=None):
+        self.data, self.grad = data, None
+        self.parents, self.rule = parents, rule or (lambda g: ())
+
+
+def _tanh(a, share):
+    out = a.data.tanh()
+    return _Var(out, (a,), lambda g: (share(g, a.data, out),))
+
+
+def _flat(last, twice=False, parents_last=False, whole=True):
+    order, seen, stack = [], set(), [(last, False)]
+    while stack:
+        node, ready = stack.pop()
+        if ready:
+            order.append(node)
+        elif node not in seen or twice:
+            seen.add(node)
+            stack.append((node, True))
+            stack += [(parent, False) for parent in node.parents]
+    order = order[::-1] if parents_last else order
+    return order if whole else order[:-1]
+
+
+def _recursive_to_the_limit(last):
+    order, seen = [], set()
+
+    def visit(node):
+        if node not in seen:
+            seen.add(node)
+            for parent in node.parents:
+                visit(parent)
+            order.append(node)
+
+    visit(last)
+    return order
+
+
+def _by_level(last):
+    order, layer = [], [last]  # 一层一层往前，见过的不再放
+    while layer:
+        order += layer
+        layer = list(dict.fromkeys(p for n in layer for p in n.parents if p not in order))
+    return order[::-1]
+
+
+def _by_torch(x, Y, *params):
+    w1, b1, w2, b2 = leaves = [p.clone().requires_grad_() for p in params]
+    z = (x @ w1 + b1).relu() @ w2 + b2
+    return torch.autograd.grad(F.cross_entropy(z, Y), leaves)
+
+
+def _by_formula(x, Y, w1, b1, w2, b2, mean=True, sign=1, bent=True):
+    u = x @ w1 + b1
+    h = u.relu()
+    dz = sign * ((h @ w2 + b2).softmax(1) - Y) / (len(x) if mean else 1)
+    dh = dz @ w2.T
+    du = dh * (u > 0) if bent else dh
+    return [x.T @ du, du.sum(0), h.T @ dz, dz.sum(0)]
+
+
+def _budget(x, m, skip=True, factor=2, second=False, squared=True):
+    d = (x[:, None] - m).square().sum(-1)
+    gap = d - d.amin(1, keepdim=True)
+    a = d.argmin(1)
+    apart = (m[a][:, None] - m).abs().sum(-1)
+    if second:
+        b = d.topk(2, largest=False).indices[:, 1:]
+        return (gap / (factor * apart)).gather(1, b)[:, 0]
+    if not squared:
+        gap = d.sqrt() - d.sqrt().amin(1, keepdim=True)
+    eps = gap / (factor * apart)
+    if not skip:
+        return eps.nan_to_num(0).amin(1)
+    return eps.masked_fill(F.one_hot(a, len(m)).bool(), float("inf")).amin(1)
+
+
 WRONG = {
     "numeric_grad": [
         lambda f, x, h=1e-4: _numeric(f, x, h, behind=0),  # 只走一头
@@ -85,5 +165,42 @@ WRONG = {
         lambda *args: _attack(*args, shared=True),
         lambda x, m, y, eps: _attack(x, m, y, 2 * eps),
         _leaves_grads,
+    ],
+    "grad_shapes": [
+        ((5, 3, 4), (5, 3, 4), (5, 3, 4)),  # 都和 c 同形状
+        ((5, 1, 4), (5, 1, 4), (3, 1)),
+        ((5, 3, 4), (5, 1, 4), (1, 3, 1)),
+        ((5, 3, 4), (5, 4), (3, 1)),
+        (5, 3, 4),
+    ],
+    "tanh": [
+        lambda a: _tanh(a, lambda g, u, out: g * (1 - u * u)),
+        lambda a: _tanh(a, lambda g, u, out: g * (1 - out)),
+        lambda a: _tanh(a, lambda g, u, out: 1 - out * out),
+        lambda a: _tanh(a, lambda g, u, out: g),
+        lambda a: _Var(a.data.tanh(), (a,), lambda g: g * (1 - a.data.tanh() ** 2)),
+        lambda a: _Var(a.data.tanh(), (), lambda g: ()),
+        lambda a: a.data.tanh(),
+    ],
+    "in_order_flat": [
+        lambda last: _flat(last, parents_last=True),
+        lambda last: _flat(last, whole=False),
+        _recursive_to_the_limit,
+        _by_level,
+        lambda last: [id(node) for node in _flat(last)],
+    ],
+    "network_grads": [
+        _by_torch,
+        lambda *args: _by_formula(*args, mean=False),
+        lambda *args: _by_formula(*args, sign=-1),
+        lambda *args: _by_formula(*args, bent=False),
+        lambda *args: _by_formula(*args)[::-1],
+        lambda *args: _by_formula(*args)[:2],
+    ],
+    "smallest_budget": [
+        lambda x, m: _budget(x, m, skip=False),
+        lambda x, m: _budget(x, m, factor=1),
+        lambda x, m: _budget(x, m, second=True),
+        lambda x, m: _budget(x, m, squared=False),
     ],
 }

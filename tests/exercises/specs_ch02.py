@@ -3,10 +3,10 @@
 import torch
 
 from tests.exercises.attacks import Spec
-from tests.exercises.ch02 import _attack, _numeric, _step
+from tests.exercises.ch02 import _attack, _budget, _by_formula, _flat, _numeric, _step, _tanh
 
 
-def _flat(f, x, h=1e-4):
+def _in_rows(f, x, h=1e-4):
     rows = torch.eye(x.numel(), dtype=x.dtype) * h
     flat = [(f(x + e.view_as(x)) - f(x - e.view_as(x))) / (2 * h) for e in rows]
     return torch.stack([slope.reshape(()) for slope in flat]).view_as(x)
@@ -21,8 +21,13 @@ def _by_data(w, f, rate):
 
 
 SPECS = {
-    "numeric_grad": Spec(accept=(_flat, lambda f, x, h=1e-4: _numeric(f, x.clone(), h))),
+    "numeric_grad": Spec(accept=(_in_rows, lambda f, x, h=1e-4: _numeric(f, x.clone(), h))),
     "step": Spec(pure=False, accept=(_by_data, lambda w, f, rate: _step(w, f, rate))),
     "ledger": Spec(),
     "fgsm": Spec(accept=(lambda *args: _attack(*args),)),
+    "grad_shapes": Spec(),
+    "tanh": Spec(accept=(lambda a: _tanh(a, lambda g, u, out: g / u.cosh() ** 2),)),
+    "in_order_flat": Spec(accept=(lambda last: tuple(_flat(last)),)),
+    "network_grads": Spec(accept=(_by_formula, lambda *args: tuple(_by_formula(*args)))),
+    "smallest_budget": Spec(accept=(_budget,)),
 }

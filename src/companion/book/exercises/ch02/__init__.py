@@ -1,5 +1,22 @@
 """第 2 章《自动求导》的检查器，按部分分成几个文件。"""
 
+from companion.book.exercises.ch02._engine import (
+    grad_shapes,
+    in_order_flat,
+    network_grads,
+    smallest_budget,
+    tanh,
+)
 from companion.book.exercises.ch02._star import fgsm, ledger, numeric_grad, step
 
-__all__ = ["fgsm", "ledger", "numeric_grad", "step"]
+__all__ = [
+    "fgsm",
+    "grad_shapes",
+    "in_order_flat",
+    "ledger",
+    "network_grads",
+    "numeric_grad",
+    "smallest_budget",
+    "step",
+    "tanh",
+]
