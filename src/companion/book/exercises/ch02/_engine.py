@@ -197,7 +197,7 @@ def smallest_budget(answer: Answer) -> str | None:
         nearest = distance.argmin(1)
         apart = (m[nearest][:, None] - m).abs().sum(-1)
         each = (distance - distance.amin(1, keepdim=True)) / (2 * apart)
-        truth = each.masked_fill(F.one_hot(nearest, k).bool(), float("inf")).amin(1)
+        truth = each.masked_fill(F.one_hot(nearest, len(m)).bool(), float("inf")).amin(1)
         got = answer(x, m)
         require_tensor(got, (len(x),))
         if not torch.allclose(got, truth, rtol=1e-4):
