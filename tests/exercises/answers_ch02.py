@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from companion.data import load_digits
 
 JUDGED: set[str] = set()
-MEASURED: set[str] = set()
+MEASURED = {"transfer"}  # 要先画出那十张图，章节里的断言量它
 
 
 @cache
@@ -113,6 +113,65 @@ def _noise():
     return f"{92 if 0.9 < right.float().mean() < 0.935 else 0}% 上下"
 
 
+def _kept(f):
+    kept = []
+    with torch.autograd.graph.saved_tensors_hooks(
+        lambda t: kept.append(t.nbytes) or t.detach(), lambda t: t
+    ):
+        f()
+    return sum(kept)
+
+
+def _savers():
+    v = torch.rand(10, requires_grad=True)
+    ops = {"v + 1": lambda: v + 1, "v * v": lambda: v * v, "v.exp()": v.exp, "v.sum()": v.sum}
+    return " 和 ".join(f"`{name}`" for name, f in ops.items() if _kept(f))
+
+
+def _masked():
+    t = torch.tensor(0.0, requires_grad=True)
+    torch.where(t > 0, t.sqrt(), torch.zeros(())).backward()
+    return str(t.grad.item())
+
+
+def _wrong_still_learns():
+    x, y, *_ = _digits()
+
+    class Flat(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx, u):
+            out = u.tanh()
+            ctx.save_for_backward(out)
+            return out
+
+        @staticmethod
+        def backward(ctx, g):
+            return g * (1 - ctx.saved_tensors[0])
+
+    generator = torch.Generator().manual_seed(3)
+    params = [torch.randn(s, generator=generator) * 0.15 for s in ((64, 32), (32, 10))]
+    losses = []
+    for _ in range(200):
+        params = [p.detach().requires_grad_() for p in params]
+        loss = F.cross_entropy(Flat.apply(x / 16 @ params[0]) @ params[1], y)
+        losses.append(loss.item())
+        grads = torch.autograd.grad(loss, params)
+        params = [p - 0.5 * g for p, g in zip(params, grads, strict=True)]
+    falls = losses[-1] < losses[0] / 2
+    return "照样降，有的和对的分不出来" if falls else "降不下去，梯度是错的"
+
+
+def _fewest_passes():
+    return "往回走，10 遍" if min(10, 64) == 10 else "往前走，64 遍"
+
+
+def _past_the_limit():
+    off = 1.0
+    for _ in range(300):
+        off *= abs(1 - 1.01 * 2)
+    return "炸掉" if off > 100 else "来回跳，不升也不降"
+
+
 ANSWERS = {
     "h-smaller": _smaller_step(),
     "passes": _passes(),
@@ -122,4 +181,9 @@ ANSWERS = {
     "noise": _noise(),
     "smarter-safer": _safer(),
     "certain": _drawn(),
+    "who-saves": _savers(),
+    "masked-nan": _masked(),
+    "wrong-yet-learns": _wrong_still_learns(),
+    "rev-or-fwd": _fewest_passes(),
+    "limit": _past_the_limit(),
 }

@@ -134,6 +134,44 @@ def _budget(x, m, skip=True, factor=2, second=False, squared=True):
     return eps.masked_fill(F.one_hot(a, len(m)).bool(), float("inf")).amin(1)
 
 
+def _mean_loss(batches, f, weigh=True, keep=False):
+    total, count, kept = 0.0, 0, []
+    for x, y in batches:
+        loss = f(x, y)
+        kept += [loss] if keep else []
+        n = len(x) if weigh else 1
+        total += loss.item() * n
+        count += n
+    return total / count
+
+
+def _sqrt_twice(x, low=1.0):
+    inner = torch.where(x > 0, x, torch.full_like(x, low))
+    return torch.where(x > 0, inner.sqrt(), torch.zeros_like(x))
+
+
+def _norms(f, w, x, y, size=lambda g: g.norm(), scale=1.0):
+    leaf = w.detach().clone().requires_grad_()
+    pairs = zip(x, y, strict=True)
+    each = [torch.autograd.grad(f(leaf, a, b), leaf)[0] for a, b in pairs]
+    return torch.stack([size(g) * scale for g in each])
+
+
+def _mean_norm(f, w, x, y):
+    leaf = w.detach().clone().requires_grad_()
+    loss = sum(f(leaf, a, b) for a, b in zip(x, y, strict=True)) / len(x)
+    return torch.autograd.grad(loss, leaf)[0].norm().expand(len(x)).clone()
+
+
+def _hvp(f, w, v, graph=False, first=False, plain=False, ones=False):
+    w = w.detach().clone().requires_grad_()
+    (g,) = torch.autograd.grad(f(w), w, create_graph=True)
+    if first:
+        return (g * v).detach() if plain else g.detach()
+    (Hv,) = torch.autograd.grad(g.sum() if ones else (g * v).sum(), w, create_graph=graph)
+    return Hv if graph else Hv.detach()
+
+
 WRONG = {
     "numeric_grad": [
         lambda f, x, h=1e-4: _numeric(f, x, h, behind=0),  # 只走一头
@@ -202,5 +240,39 @@ WRONG = {
         lambda x, m: _budget(x, m, factor=1),
         lambda x, m: _budget(x, m, second=True),
         lambda x, m: _budget(x, m, squared=False),
+    ],
+    "mean_loss": [
+        lambda batches, f: _mean_loss(batches, f, weigh=False),
+        lambda batches, f: _mean_loss(batches, f, keep=True),
+        lambda batches, f: torch.tensor(_mean_loss(batches, f)),
+        lambda batches, f: 2 * _mean_loss(batches, f),
+    ],
+    "safe_sqrt": [
+        lambda x: torch.where(x > 0, x.sqrt(), torch.zeros_like(x)),
+        lambda x: x.clamp(min=1e-4).sqrt(),
+        lambda x: _sqrt_twice(x).detach(),
+        lambda x: (x.relu() + 1e-3).sqrt(),
+        lambda x: _sqrt_twice(x) + 0.0 * x + (x - x.detach()).where(x <= 0, torch.zeros(())),
+    ],
+    "ste": [
+        lambda x: x.round(),
+        lambda x: (x + (x.round() - x)).detach(),
+        lambda x: 2 * x + (x.round() - 2 * x).detach(),
+        lambda x: x * 1.0,
+    ],
+    "per_sample_norms": [
+        lambda f, w, x, y: _norms(f, w, x, y, size=lambda g: g.square().sum()),
+        lambda f, w, x, y: _norms(f, w, x, y, size=lambda g: g.abs().sum()),
+        lambda f, w, x, y: _norms(f, w, x, y, scale=1 / len(x)),
+        _mean_norm,
+        lambda f, w, x, y: _norms(f, w, x, y).requires_grad_(),
+    ],
+    "hvp": [
+        lambda f, w, v: _hvp(f, w, v, first=True),
+        lambda f, w, v: _hvp(f, w, v, first=True, plain=True),
+        lambda f, w, v: _hvp(f, w, v, ones=True),
+        lambda f, w, v: _hvp(f, w, v, graph=True),
+        lambda f, w, v: (_hvp(f, w, v),),
+        lambda f, w, v: 2 * _hvp(f, w, v),
     ],
 }

@@ -3,7 +3,19 @@
 import torch
 
 from tests.exercises.attacks import Spec
-from tests.exercises.ch02 import _attack, _budget, _by_formula, _flat, _numeric, _step, _tanh
+from tests.exercises.ch02 import (
+    _attack,
+    _budget,
+    _by_formula,
+    _flat,
+    _hvp,
+    _mean_loss,
+    _norms,
+    _numeric,
+    _sqrt_twice,
+    _step,
+    _tanh,
+)
 
 
 def _in_rows(f, x, h=1e-4):
@@ -30,4 +42,15 @@ SPECS = {
     "in_order_flat": Spec(accept=(lambda last: tuple(_flat(last)),)),
     "network_grads": Spec(accept=(_by_formula, lambda *args: tuple(_by_formula(*args)))),
     "smallest_budget": Spec(accept=(_budget,)),
+    "mean_loss": Spec(accept=(_mean_loss,)),
+    "safe_sqrt": Spec(
+        accept=(
+            _sqrt_twice,
+            lambda x: _sqrt_twice(x, low=4.0),
+            lambda x: x.clamp(min=0).sqrt(),  # clamp 在边上的斜率是 0
+        )
+    ),
+    "ste": Spec(),
+    "per_sample_norms": Spec(accept=(_norms,)),
+    "hvp": Spec(accept=(_hvp, lambda f, w, v: torch.autograd.functional.hvp(f, w, v)[1])),
 }

@@ -7,16 +7,22 @@ from companion.book.exercises.ch02._engine import (
     smallest_budget,
     tanh,
 )
+from companion.book.exercises.ch02._graph import hvp, mean_loss, per_sample_norms, safe_sqrt, ste
 from companion.book.exercises.ch02._star import fgsm, ledger, numeric_grad, step
 
 __all__ = [
     "fgsm",
     "grad_shapes",
+    "hvp",
     "in_order_flat",
     "ledger",
+    "mean_loss",
     "network_grads",
     "numeric_grad",
+    "per_sample_norms",
+    "safe_sqrt",
     "smallest_budget",
+    "ste",
     "step",
     "tanh",
 ]
