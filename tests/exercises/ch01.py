@@ -28,6 +28,46 @@ def _broadcast(x, known_x, y, k):
     return _vote(y[distances.topk(k, largest=False).indices]).argmax(1)
 
 
+@_in_parts
+def _no_bias(x, known_x, y, k):
+    return _vote(y[(x @ known_x.T).topk(k).indices]).argmax(1)
+
+
+@_in_parts
+def _indices_vote(x, known_x, y, k):
+    return _scores(x, known_x).topk(k).indices.mode(1).values
+
+
+@_in_parts
+def _indices_counted(x, known_x, y, k):
+    return _vote(_scores(x, known_x).topk(k).indices).argmax(1)
+
+
+@_in_parts
+def _votes_returned(x, known_x, y, k):
+    return _vote(y[_scores(x, known_x).topk(k).indices]).amax(1)
+
+
+def _whole_blocks_only(x, known_x, y, k):
+    blocks = [x[200 * i : 200 * i + 200] for i in range(len(x) // 200)]
+    return torch.cat([_vote(y[_scores(b, known_x).topk(k).indices]).argmax(1) for b in blocks])
+
+
+def _same_shapes_only(p, t):
+    if p.shape != t.shape:
+        raise ValueError("形状不同")
+    return (p - t).square().mean()
+
+
+def _in_place(t):
+    t -= t.mean(1, keepdim=True)
+    return t.div_(t.std(1, keepdim=True))
+
+
+def _one_by_one(s, k):
+    return torch.stack([s[i, k[i]] for i in range(len(k))])
+
+
 WRONG = {
     "read_shape": [(2, 3), (3, 2, 1), [2, 3, 1]],
     "dice": [
@@ -46,11 +86,15 @@ WRONG = {
         lambda images: images[:, 3:7, 3:7],
         lambda images: images[:, 2:6][:, :, [2, 3, 4, 5]],  # 列表会抄
         lambda images: images[:, ::2, ::2],
+        lambda images: images[:, 2:6, 2:6],
+        lambda images: images[:, 2:-2, 2:-2],
     ],
     "pick_per_row": [
         lambda s, k: s[:, k],  # 全部组合
         lambda s, k: s[:, k[0]],
         lambda s, k: s[torch.arange(len(k)).flip(0), k],
+        lambda s, k: s[k],
+        lambda s, k: s[k, torch.arange(len(k))],
     ],
     "contiguous_strides": [
         lambda shape: tuple(torch.empty(shape).stride()[::-1]),
@@ -60,7 +104,8 @@ WRONG = {
     "patches": [
         lambda image: image.reshape(4, 4, 2, 2),
         lambda image: image.view(4, 2, 4, 2).permute(2, 0, 3, 1),
-        lambda image: image.view(4, 2, 4, 2).permute(0, 2, 1, 3).contiguous(),
+        lambda image: image.unfold(0, 2, 2).unfold(1, 2, 2).contiguous(),
+        lambda image: image.view(4, 2, 4, 2).permute(0, 2, 1, 3),  # 块数写死了
     ],
     "class_means": [
         lambda x, y, k: torch.stack([x[y == c].sum(0) for c in range(k)]),
@@ -71,6 +116,7 @@ WRONG = {
         lambda p, t: (p - t).square().mean(),  # 广播成 (3, 3)
         lambda p, t: (p.flatten() - t.flatten()).square().mean(),  # 个数不同也算
         lambda p, t: (p.flatten() - t.flatten()).square().sum(),
+        _same_shapes_only,
     ],
     "standardize_rows": [
         lambda t: (t - t.mean(1)) / t.std(1) if t.shape[0] == t.shape[1] else t,  # 对到列上
@@ -122,5 +168,22 @@ WRONG = {
         lambda x, kx, y, k: _vote(y[_scores(x, kx).topk(k, largest=False).indices]).argmax(1),
         _broadcast,
         lambda x, kx, y, k: _vote(y[_scores(x, kx).topk(k).indices]).argmax(1).float(),
+        _no_bias,
+        _indices_vote,
+        _whole_blocks_only,
     ],
 }
+
+NAMED = [  # 题名，答错的样子，✗ 后面应有和不应有的话
+    ("neighbours", _no_bias, "得分里少了", "手算一遍"),
+    ("neighbours", _indices_vote, "序号", "手算一遍"),
+    ("neighbours", _indices_counted, "序号", "手算一遍"),
+    ("neighbours", _votes_returned, "票数", "序号"),
+    ("neighbours", _whole_blocks_only, "最后不满 200 行的", "torch.cat"),
+    ("pick_per_row", lambda s, k: s[k], "位置", "IndexError"),
+    ("pick_per_row", lambda s, k: s[k, torch.arange(len(k))], "位置反了", "IndexError"),
+    ("pick_per_row", _one_by_one, "循环", "3 行要"),
+    ("standardize_rows", _in_place, ".clone()", "detach"),
+    ("squared_error", lambda p, t: (p.squeeze() - t.squeeze()).square().mean(), "答案", "标签"),
+    ("squared_error", _same_shapes_only, "个数相同", "出错"),
+]

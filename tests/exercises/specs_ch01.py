@@ -24,6 +24,21 @@ def _index_add(x, y, k):
     return sums / torch.bincount(y, minlength=k)[:, None]
 
 
+def _middle(images, dim):
+    start = images.shape[dim] // 2 - 2
+    return slice(start, start + 4)
+
+
+def _center(images, start=lambda n: n // 2 - 2):
+    top, left = (start(n) for n in images.shape[1:])
+    return images.narrow(1, top, 4).narrow(2, left, 4)
+
+
+def _pieces(image, rows=None, columns=None):
+    rows, columns = rows or image.shape[0] // 2, columns or image.shape[1] // 2
+    return image.view(rows, 2, columns, 2).transpose(1, 2)
+
+
 def _stripes(t, scale):
     noise = torch.randn(t.shape[-1], dtype=t.dtype, device=t.device)  # 一列一个
     return t + scale * noise
@@ -68,22 +83,34 @@ SPECS = {
             lambda a, b: (a.float() - b.float()).abs(),
             lambda a, b: (a.float() - b.float()).clamp(min=-128, max=127),
             lambda a, b: (a.float() / 255 - b.float() / 255) * 255 // 1,
+            lambda a, b: (a.float() - b.float()).flatten()[None],
+            lambda a, b: torch.stack([p.float() - q for p, q in zip(a[:1], b, strict=False)]),
         ),
     ),
     "count_bytes": Spec(),
     "center_crop": Spec(
         view=True,
-        skip={"第 1 个参数每次都是方的": "题面就是 (n, 8, 8)"},
         accept=(
-            lambda images: images[..., 2:-2, 2:-2],
-            lambda images: images.narrow(1, 2, 4).narrow(2, 2, 4),
-            lambda images: images[:, 2:6].mT[:, 2:6].mT,
+            _center,
+            lambda images: images[..., _middle(images, 1), _middle(images, 2)],
+            lambda images: images.mT[:, _middle(images, 2)].mT[:, _middle(images, 1)],
+            lambda images: images.unfold(1, 4, 1).unfold(2, 4, 1)[
+                :, images.shape[1] // 2 - 2, images.shape[2] // 2 - 2
+            ],
         ),
         refuse=(
-            lambda images: images.contiguous()[:, 2:6, 2:6].clone(),
+            lambda images: images[:, 2:6, 2:6],
+            lambda images: images[..., 2:-2, 2:-2],
+            lambda images: images.narrow(1, 2, 4).narrow(2, 2, 4),
+            lambda images: images[:, _middle(images, 1), _middle(images, 1)],
+            lambda images: images[:, _middle(images, 2), _middle(images, 2)],
+            lambda images: images[:, _middle(images, 2), _middle(images, 1)],
+            lambda images: _center(images, lambda n: n // 4),
+            lambda images: _center(images.float()),  # 本来是 float32 的不抄
+            lambda images: _center(images).clone(),
             lambda images: images.as_strided((len(images), 4, 4), (64, 8, 1), 18),
-            lambda images: images[:, 2:6, 2:6].mT,
-            lambda images: images.expand(len(images), 8, 8)[:1, 2:6, 2:6].expand(len(images), 4, 4),
+            lambda images: _center(images).mT,
+            lambda images: _center(images)[:1].expand(len(images), 4, 4),
         ),
     ),
     "pick_per_row": Spec(
@@ -120,14 +147,18 @@ SPECS = {
     ),
     "patches": Spec(
         view=True,
-        skip={"第 1 个参数每次都是方的": "题面就是 (8, 8)"},
         accept=(
+            _pieces,
             lambda image: image.unfold(0, 2, 2).unfold(1, 2, 2),
-            lambda image: image.view(4, 2, 4, 2).transpose(1, 2),
-            lambda image: image.unflatten(0, (4, 2)).unflatten(2, (4, 2)).movedim(2, 1),
+            lambda image: image.unflatten(0, (-1, 2)).unflatten(2, (-1, 2)).movedim(2, 1),
         ),
         refuse=(
-            lambda image: image.view(4, 2, 4, 2).permute(0, 2, 3, 1),  # 块里的行列对调
+            lambda image: _pieces(image, 4, 4),
+            lambda image: _pieces(image, columns=image.shape[0] // 2),
+            lambda image: _pieces(image, rows=image.shape[1] // 2),
+            lambda image: _pieces(image.float()),  # 本来是 float32 的不抄
+            lambda image: _pieces(image).mT,  # 块里的行列对调
+            lambda image: _pieces(image).transpose(0, 1),
             lambda image: image.unfold(0, 2, 2).unfold(1, 2, 2).flip(0, 1),
             lambda image: image.unfold(0, 2, 1)[:4].unfold(1, 2, 1)[:, :4],  # 小块重叠
         ),
@@ -201,6 +232,7 @@ SPECS = {
     "shares_memory": Spec(
         accept=(
             lambda a, b: a.untyped_storage()._cdata == b.untyped_storage()._cdata,
+            lambda a, b: a.untyped_storage() is b.untyped_storage(),
             lambda a, b: a.untyped_storage().data_ptr() - b.untyped_storage().data_ptr() == 0,
         ),
         refuse=(
@@ -228,6 +260,9 @@ SPECS = {
             lambda array: torch.tensor(array.astype(np.int64), dtype=torch.float32),
             lambda array: torch.from_numpy(array).to(torch.float32),
             lambda array: torch.tensor(array.ravel(), dtype=torch.float32),
+            lambda array: torch.tensor([[float(v) for v in row] for row in array]),
+            lambda array: torch.tensor(array, dtype=torch.float32).view(2, 3),
+            lambda array: torch.tensor(array, dtype=torch.float32).view(array.shape[0], -1),
         ),
     ),
     "noise_like": Spec(
@@ -238,6 +273,8 @@ SPECS = {
             lambda t, scale: torch.randn_like(t) * scale + t,
             lambda t, scale: t + scale * torch.randn_like(t).abs() * torch.randn_like(t).sign(),
             lambda t, scale: t - scale * torch.randn_like(t),
+            lambda t, scale: t + scale * torch.randn(t.shape).to(t),
+            lambda t, scale: torch.add(t, torch.randn_like(t), alpha=scale),
             lambda t, scale: (
                 torch.distributions.Normal(t, torch.ones_like(t)).sample() * scale + t * (1 - scale)
             ),
@@ -253,6 +290,10 @@ SPECS = {
             lambda t, scale: t * (1 + scale * torch.randn_like(t)),
             lambda t, scale: t + scale * torch.randn_like(t) * torch.randn_like(t),
             lambda t, scale: t + scale * torch.randn_like(t).cumsum(-1) / t.shape[-1] ** 0.5,
+            lambda t, scale: t + scale * torch.randn(t.shape, device=t.device),  # 总是 float32
+            lambda t, scale: t + torch.normal(0.0, scale, t.shape, device=t.device),
+            lambda t, scale: t + scale * torch.randn_like(t, dtype=torch.float32),
+            lambda t, scale: t + scale * torch.randn(*t.shape[:2], dtype=t.dtype, device=t.device),
             lambda t, scale: (t + scale * torch.randn_like(t)).clamp(-3, 3),
         ),
     ),

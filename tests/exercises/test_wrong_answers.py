@@ -3,6 +3,7 @@
 import importlib
 import runpy
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -12,8 +13,12 @@ HERE = Path(__file__).parent
 CHAPTERS = sorted(path.stem for path in HERE.glob("ch*.py"))
 
 
+def module_of(chapter: str) -> dict[str, Any]:
+    return runpy.run_path(str(HERE / f"{chapter}.py"))
+
+
 def wrong_answers(chapter: str) -> dict[str, list[object]]:
-    return runpy.run_path(str(HERE / f"{chapter}.py"))["WRONG"]
+    return module_of(chapter)["WRONG"]
 
 
 @pytest.mark.parametrize("chapter", CHAPTERS)
@@ -33,3 +38,13 @@ def test_each_mistake_is_refused_with_a_text_of_its_own(chapter, name):
     texts = [verdict.text for verdict in verdicts]
     assert len(set(texts)) == len(texts), texts
     assert not any("出错" in text for text in texts), texts
+
+
+@pytest.mark.parametrize(
+    ("chapter", "title", "answer", "named", "unsaid"),
+    [(chapter, *row) for chapter in CHAPTERS for row in module_of(chapter).get("NAMED", [])],
+)
+def test_the_refusal_names_the_very_mistake(chapter, title, answer, named, unsaid):
+    verdict = grade(f"{chapter}.{title}", answer)
+    assert verdict.status == "wrong"
+    assert named in verdict.text and unsaid not in verdict.text, verdict.text

@@ -69,12 +69,12 @@ def test_broadcasting_shows_the_shape_values_or_message_of_torch(show, a, b):
 
 CHAINS = [
     [],
-    [".t()"],
-    [".t()", "[1:]"],
+    [".T"],
+    [".T", "[1:]"],
     ["[:, ::2]"],
     ["[:, :1]", ".expand(-1, 4)"],
-    [".t()", ".reshape(2, 6)"],
-    [".t()", "[:, ::2]", ".contiguous()"],
+    [".T", ".reshape(2, 6)"],
+    [".T", "[:, ::2]", ".contiguous()"],
 ]
 
 
@@ -85,12 +85,12 @@ def test_strides_show_what_torch_says_about_the_same_view(show, chain):
         press(node.get_by_role("button", name=operation, exact=True), "Enter")
     press(node.get_by_label("i", exact=True), "ArrowUp")
     press(node.get_by_label("j", exact=True), "ArrowUp")
-    x = torch.arange(12).reshape(3, 4)
-    y = eval("x" + "".join(chain), {"x": x})
+    t = torch.arange(12).reshape(3, 4)
+    y = eval("t" + "".join(chain), {"t": t})
     i, j = 1, min(1, y.shape[1] - 1)
     cell = y[i, j].storage_offset()
     expected = {
-        "expr": "x" + "".join(chain),
+        "expr": "t" + "".join(chain),
         "shape": str(tuple(y.shape)),
         "stride": str(tuple(y.stride())),
         "offset": str(y.storage_offset()),
@@ -107,33 +107,33 @@ def test_strides_show_what_torch_says_about_the_same_view(show, chain):
 
 def test_strides_repeat_the_message_of_torch_when_a_step_is_impossible(show):
     node = figure(show(strides()), "strides")
-    press(node.get_by_role("button", name=".t()", exact=True), "Enter")
+    press(node.get_by_role("button", name=".T", exact=True), "Enter")
     press(node.get_by_role("button", name=".expand(-1, 4)"), "Space")
     with pytest.raises(RuntimeError) as error:
-        torch.arange(12).reshape(3, 4).t().expand(-1, 4)
+        torch.arange(12).reshape(3, 4).T.expand(-1, 4)
     assert shown(node)["error"] == str(error.value)
-    assert shown(node)["expr"] == "x.t()"
+    assert shown(node)["expr"] == "t.T"
 
 
 # —— 索引 ——
 
-TYPED = ["1", ":, 2", "::2, 1:4", "-1, [0, 5]", "[0, 2], [1, 3]", "None, 2", "x > 10", "4", "1, 2"]
+TYPED = ["1", ":, 2", "::2, 1:4", "-1, [0, 5]", "[0, 2], [1, 3]", "None, 2", "t > 10", "4", "1, 2"]
 
 
 @pytest.mark.parametrize("text", TYPED)
 def test_indexing_selects_what_torch_selects(show, text):
     node = figure(show(indexing()), "indexing")
-    press(node.get_by_label("x 的下标"), "Control+A")
+    press(node.get_by_label("t 的下标"), "Control+A")
     node.page.keyboard.type(text)
-    x = torch.arange(24).reshape(4, 6)
+    t = torch.arange(24).reshape(4, 6)
     state = shown(node)
     try:
-        y = eval(f"x[{text}]", {"x": x})
+        y = eval(f"t[{text}]", {"t": t})
     except IndexError as error:
         assert state["error"] == str(error)
         assert node.locator(".cw-cell.on").count() == 0
         return
-    shared = y.untyped_storage().data_ptr() == x.untyped_storage().data_ptr()
+    shared = y.untyped_storage().data_ptr() == t.untyped_storage().data_ptr()
     assert (state["shape"], state["kind"]) == (str(tuple(y.shape)), "view" if shared else "copy")
     assert json.loads(state["values"]) == y.flatten().tolist()
     picked = sorted(set(y.flatten().tolist()))
@@ -313,4 +313,4 @@ def test_scripts_loaded_in_any_order_and_twice_bind_each_widget_once(show):
     page.set_content("<main><div data-widget='strides'><p class='cw-title'>步幅</p></div></main>")
     for script in [*reversed(scripts), *scripts]:
         page.evaluate(script)
-    assert figure(page, "strides").get_by_role("button", name=".t()").count() == 1
+    assert figure(page, "strides").get_by_role("button", name=".T").count() == 1

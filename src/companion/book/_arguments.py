@@ -41,9 +41,10 @@ def _facts(name: str, value: Any, instead: str = "") -> Iterator[tuple[str, Any,
         for key, tensor in (*value.named_parameters(), *value.named_buffers()):
             yield from _facts(f"{name}的 {key} ", tensor, "先 eval()，再放进 with torch.no_grad():")
     elif isinstance(value, Tensor):
-        instead = instead or "先用 .detach().clone() 抄一份，在副本上做"
-        yield f"{name}的 requires_grad", value.requires_grad, instead
-        yield f"{name}的 .grad", None if value.grad is None else value.grad.clone(), instead
+        alone = instead or "先用 .detach().clone() 抄一份，在副本上做"  # 与求导断开
+        yield f"{name}的 requires_grad", value.requires_grad, alone
+        yield f"{name}的 .grad", None if value.grad is None else value.grad.clone(), alone
+        instead = instead or "先用 .clone() 抄一份，在副本上做"
         yield f"{name}的形状", tuple(value.shape), instead
         if value.device.type != "meta":
             dense = value.detach() if value.layout == torch.strided else value.detach().to_dense()

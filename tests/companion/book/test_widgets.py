@@ -156,15 +156,15 @@ def test_strides_agree_with_torch_on_every_chain_of_up_to_four_operations():
         "var run = (chain) => see(chain.reduce("
         "(v, operation) => v.error ? v : W.apply(v, operation), W.start));"
     )
-    names = [".t()", "[1:]", "[:, ::2]", "[:, :1]", ".expand(-1, 4)", ".reshape(2, 6)"]
+    names = [".T", "[1:]", "[:, ::2]", "[:, :1]", ".expand(-1, 4)", ".reshape(2, 6)"]
     for length in range(5):
         for chain in itertools.product([*names, ".contiguous()"], repeat=length):
             _check_chain(call(engine, "run", chain), chain)
 
 
 def _check_chain(result, chain):
-    x = torch.arange(12).reshape(3, 4)
-    y, moved = x, False
+    t = torch.arange(12).reshape(3, 4)
+    y, moved = t, False
     for operation in chain:
         before = y.untyped_storage().data_ptr()
         if operation == "[1:]" and y.shape[0] == 1:
@@ -188,27 +188,28 @@ def _check_chain(result, chain):
 
 
 ITEMS = ["1", "-1", "9", ":", "1:3", "::2", "-2:", "3:1", "None", "...", "[0, 2]", "[3]", "[1, 1]"]
-ONE_OFF = ["x > 10", "x % 5 == 2", "x != 0", "::0", "::-1", "[9]", "[0, 1, 2], [1, 3]", "[0,],"]
+ONE_OFF = ["t > 10", "t % 5 == 2", "t != 0", "::0", "::-1", "[9]", "[0, 1, 2], [1, 3]", "[0,],"]
 
 
 @pytest.mark.filterwarnings("ignore:Using a non-tuple sequence")
 def test_indexing_agrees_with_torch_on_every_expression_of_up_to_three_items():
     engine = load("indexing")
-    x = torch.arange(24).reshape(4, 6)
+    t = torch.arange(24).reshape(4, 6)
     combined = [", ".join(c) for n in (1, 2, 3) for c in itertools.product(ITEMS, repeat=n)]
     for text in [*ONE_OFF, *(text for text in combined if text.count("...") < 2)]:
         result = call(engine, "W.compute", text)
-        message = error_of(lambda text=text: eval(f"x[{text}]", {"x": x}))
+        message = error_of(lambda text=text: eval(f"t[{text}]", {"t": t}))
         assert result.get("error", "") == message, text
         if not message:
-            y = eval(f"x[{text}]", {"x": x, "None": None})
-            shared = y.untyped_storage().data_ptr() == x.untyped_storage().data_ptr()
+            y = eval(f"t[{text}]", {"t": t, "None": None})
+            shared = y.untyped_storage().data_ptr() == t.untyped_storage().data_ptr()
             expected = (list(y.shape), y.flatten().tolist(), "view" if shared else "copy")
             assert (result["shape"], result["cells"], result["kind"]) == expected, text
 
 
 @pytest.mark.parametrize(
-    "text", ["", "y", "1 2", "[0][1]", "x.sum()", "[[0, 1]]", "1:2:3:4", "alert(1)", "..., ..."]
+    "text",
+    ["", "y", "1 2", "[0][1]", "t.sum()", "x > 10", "[[0, 1]]", "1:2:3:4", "alert(1)", "..., ..."],
 )
 def test_indexing_explains_what_it_does_not_know(text):
     error = call(load("indexing"), "W.compute", text)["error"]

@@ -1,9 +1,9 @@
-// 索引：4 行 6 列的 x，写一个下标，看选中哪些格、结果什么形状、是视图还是副本。
+// 索引：4 行 6 列的 t，写一个下标，看选中哪些格、结果什么形状、是视图还是副本。
 (() => {
   const SIZES = [4, 6];
-  const PRESETS = ["1", ":, 2", "1:3", "::2, 1:4", "-1", "[0, 2]", "[0, 2], [1, 3]", "None", "...", "x > 10"];
-  const UNKNOWN = "这张小图只认识整数、切片、整数列表、None、... 和 x > 10 这样的比较";
-  const MASK = /^x(%(\d+))?(>=|<=|==|!=|>|<)(-?\d+)$/;
+  const PRESETS = ["1", ":, 2", "1:3", "::2, 1:4", "-1", "[0, 2]", "[0, 2], [1, 3]", "None", "...", "t > 10"];
+  const UNKNOWN = "这张小图只认识整数、切片、整数列表、None、... 和 t > 10 这样的比较";
+  const MASK = /^t(%(\d+))?(>=|<=|==|!=|>|<)(-?\d+)$/;
   const TESTS = {
     ">": (p, q) => p > q, "<": (p, q) => p < q, ">=": (p, q) => p >= q, "<=": (p, q) => p <= q,
     "==": (p, q) => p === q, "!=": (p, q) => p !== q,
@@ -97,9 +97,9 @@
     return { shape: [cells.length], cells, kind: "copy" };
   };
 
-  // 下标文字 → {shape, cells（按结果的次序，每个数在 x 里的编号）, kind: view | copy} 或 {error}
+  // 下标文字 → {shape, cells（按结果的次序，每个数在 t 里的编号）, kind: view | copy} 或 {error}
   const compute = (text) => {
-    const clean = text.normalize("NFKC").replace(/\s*([^\w\s])\s*/g, "$1").trim().replace(/^x\[(.*)\]$/, "$1");
+    const clean = text.normalize("NFKC").replace(/\s*([^\w\s])\s*/g, "$1").trim().replace(/^t\[(.*)\]$/, "$1");
     const found = MASK.exec(clean);
     if (found) return mask(found);
     try {
@@ -130,7 +130,7 @@
 
   const mount = (root, { el, button, grid, tuple }) => {
     const input = el("input", {
-      class: "cw-input", value: "::2, 1:4", "aria-label": "x 的下标", autocomplete: "off",
+      class: "cw-input", value: "::2, 1:4", "aria-label": "t 的下标", autocomplete: "off",
       autocapitalize: "off", spellcheck: "false", oninput: () => draw(),
     });
     const picture = el("div", {});
@@ -146,10 +146,10 @@
         const v = i * SIZES[1] + j;
         return { text: String(v), kind: picked.has(v) ? "on" : "" };
       })]);
-      picture.replaceChildren(grid([head, ...rows], error ? "x，4 行 6 列" : `x，4 行 6 列，选中 ${[...picked].join(" ") || "无"}`));
+      picture.replaceChildren(grid([head, ...rows], error ? "t，4 行 6 列" : `t，4 行 6 列，选中 ${[...picked].join(" ") || "无"}`));
       verdict.dataset.mark = error ? "wrong" : "";
       verdict.replaceChildren(error ? el("b", {}, "✗ 取不出来：") : el("b", {}, `形状 ${tuple(shape)}，${cells.length} 个数。`),
-        error || (kind === "view" ? "视图：和 x 共用内存，改它就改了 x。" : "副本：数抄到了新内存，改它不动 x。"));
+        error || (kind === "view" ? "视图：和 t 共用内存，改它就改了 t。" : "副本：数抄到了新内存，改它不动 t。"));
       const width = Math.max(...cells.map((v) => String(v).length));
       values.textContent = error ? "" : nested(cells.map((v) => String(v).padStart(width)), shape);
       Object.assign(root.dataset, {
@@ -160,7 +160,7 @@
       button(text, () => { input.value = text; draw(); }, { class: "cw-button cw-mono" }));
     root.replaceChildren(root.querySelector(".cw-title"),
       el("div", { class: "cw-row", role: "group", "aria-label": "现成的例子" }, ...presets),
-      el("label", { class: "cw-line" }, el("code", {}, "x["), input, el("code", {}, "]")),
+      el("label", { class: "cw-line" }, el("code", {}, "t["), input, el("code", {}, "]")),
       picture, verdict, values);
     draw();
   };

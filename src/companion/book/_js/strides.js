@@ -1,6 +1,6 @@
 // 步幅：12 个数排成一条内存；每个操作只换说明书（形状、步幅、起点），除非非搬家不可。
 (() => {
-  const START = { code: "x", memory: [...Array(12).keys()], shape: [3, 4], stride: [4, 1], offset: 0, moved: false };
+  const START = { code: "t", memory: [...Array(12).keys()], shape: [3, 4], stride: [4, 1], offset: 0, moved: false };
 
   const numel = (v) => v.shape[0] * v.shape[1];
   const cellOf = (v, i, j) => v.offset + i * v.stride[0] + j * v.stride[1];
@@ -30,7 +30,7 @@
   };
 
   const OPERATIONS = {
-    ".t()": ({ shape, stride }) => ({ shape: [shape[1], shape[0]], stride: [stride[1], stride[0]] }),
+    ".T": ({ shape, stride }) => ({ shape: [shape[1], shape[0]], stride: [stride[1], stride[0]] }),
     "[1:]": ({ shape, stride, offset }) => shape[0] === 1
       ? { error: "只剩 1 行，切掉它就空了" }
       : { shape: [shape[0] - 1, shape[1]], offset: offset + stride[0] },

@@ -19,6 +19,7 @@ from companion.book.exercises._common import (
     same_storage,
 )
 from companion.book.exercises._draws import not_normal, unfair
+from companion.book.exercises._neighbours import CLASSES, wrong_vote
 from companion.book.exercises._watch import Watch, steps
 
 Answer = Callable[..., Any]
@@ -46,13 +47,13 @@ def dice(answer: Answer) -> str | None:
 
 
 def safe_difference(answer: Answer) -> str | None:
-    pairs = [([5, 200], [13, 100]), ([0, 255], [255, 0]), ([7, 8, 9], [9, 8, 7])]
-    for left, right in pairs:
-        a, b = (torch.tensor([v], dtype=torch.uint8) for v in (left, right))
+    one_row = ([[5, 200]], [[13, 100]]), ([[0, 255]], [[255, 0]])
+    two_rows = [[7, 8, 9], [30, 0, 9]], [[9, 8, 7], [2, 40, 5]]
+    for left, right in (*one_row, two_rows):
+        a, b = (torch.tensor(rows, dtype=torch.uint8) for rows in (left, right))
         result = answer(a, b)
-        require_tensor(result, (1, len(left)), torch.float32)
-        for i, (one, two) in enumerate(zip(left, right, strict=True)):
-            got = result[0, i].item()
+        require_tensor(result, tuple(a.shape), torch.float32)
+        for one, two, got in zip(*(t.flatten().tolist() for t in (a, b, result)), strict=True):
             if got == (one - two) % 256 != one - two:
                 return f"{one} - {two} 得到 {got:g}：该是负数的地方绕回去了。"
             if got == two - one != one - two:
@@ -74,26 +75,37 @@ def count_bytes(answer: Any) -> str | None:
 
 
 def center_crop(answer: Answer) -> str | None:
-    for images in (numbered(1, 8, 8), numbered(3, 8, 8), numbered(8, 2, 8).transpose(0, 1)):
-        result, truth = answer(images), images[:, 2:6, 2:6]
+    sizes = ((1, 8, 8), (3, 8, 8), (2, 8, 10), (2, 10, 8), (3, 4, 4), (1, 12, 6), (1, 6, 12))
+    others = numbered(8, 2, 8).transpose(0, 1), numbered(2, 8, 14).byte()
+    for images in (*(numbered(*size) for size in sizes), *others):
+        size = tuple(images.shape)
+        top, left = size[1] // 2 - 2, size[2] // 2 - 2
+        result, truth = answer(images), images[:, top : top + 4, left : left + 4]
+        if isinstance(result, Tensor) and result.shape != truth.shape:
+            return f"{size} 的图应得 {tuple(truth.shape)}，你的是 {tuple(result.shape)}。"
         require_tensor(result, tuple(truth.shape), images.dtype)
         if torch.equal(result, truth.mT):
             return "是正中间，可是行和列对调了。"
         if not torch.equal(result, truth):
             where = first_difference(result, truth)
             values = f"取到了 {result[where]:g} 号格，应是 {truth[where]:g} 号格"
-            return f"{len(images)} 张图时，结果的 {list(where)} {values}：居中的从第几格开始？"
+            return f"{size} 的图，结果的 {list(where)} {values}：居中的从第几格开始？"
         if not same_storage(result, images):
             return "数都对，可这是一份副本。列表和掩码会抄，切片才是视图。"
     return None
 
 
 def pick_per_row(answer: Answer) -> str | None:
+    square = -numbered(3, 3).double(), torch.tensor([1, 2, 0])  # 先试方的：认错行和列也不抛异常
     wide = numbered(3, 4), torch.tensor([2, 0, 3])
-    square = -numbered(3, 3).double(), torch.tensor([1, 2, 0])
     same = numbered(4, 2).long().square(), torch.tensor([1, 1, 0, 1])
-    for s, k in (wide, square, same):
+    for s, k in (square, wide, same):
         result, truth = answer(s, k), s.gather(1, k[:, None])[:, 0]
+        if s is square[0] and isinstance(result, Tensor):
+            if torch.equal(result, s[k]):
+                return "取出了第 labels[i] 行的整行：labels 是列号，放在了行号的位置上。"
+            if torch.equal(result, s[k, torch.arange(3)]):
+                return "行号和列号的位置反了：行号在前，列号在后。"
         if isinstance(result, Tensor) and result.shape == (len(k), len(k)):
             return "得到了每一行和每个列号的全部组合，要的只是一一配对的那些。"
         require_tensor(result, (len(k),), s.dtype)
@@ -103,7 +115,7 @@ def pick_per_row(answer: Answer) -> str | None:
             return "取到的数不对：行号和列号要按顺序配成对。"
     few, many = (steps(answer, numbered(n, 5), torch.arange(n) % 5) for n in (3, 30))
     if many > few:
-        return f"数都对，可是用了循环：3 行要 {few} 步，30 行要 {many} 步。下标里可以放整个张量。"
+        return "数都对，可是行越多，要走的步数越多：用了循环。下标里可以放整个张量。"
     return None
 
 
@@ -128,11 +140,17 @@ def contiguous_strides(answer: Answer) -> str | None:
 
 
 def patches(answer: Answer) -> str | None:
-    for image in (numbered(8, 8), -numbered(8, 8).flip(0), numbered(8, 16)[:, ::2]):
-        result, blocks = answer(image), image.view(4, 2, 4, 2)
-        require_tensor(result, (4, 4, 2, 2), image.dtype)
+    squares = numbered(8, 8), -numbered(8, 8).flip(0), numbered(8, 16)[:, ::2]
+    for image in (*squares, numbered(4, 8), -numbered(6, 4), numbered(2, 10).byte()):
+        height, width = image.shape
+        rows, columns = height // 2, width // 2
+        if height != width and error_from(answer, image) is not None:
+            return f"8×8 的图对，{height}×{width} 的算不出来：块数写死了吗？从 image.shape 算。"
+        result, blocks = answer(image), image.view(rows, 2, columns, 2)
+        truth = blocks.transpose(1, 2)
+        require_tensor(result, tuple(truth.shape), image.dtype)
         known = {
-            "形状对，内容不对：第一个小块里的四格，在原图的同一行上。": image.reshape(4, 4, 2, 2),
+            "形状对，内容不对：第一个小块里的四格，在原图的同一行上。": image.reshape(truth.shape),
             "行和列对调了：result[r, c] 应是第 r 行第 c 个小块。": blocks.permute(2, 0, 3, 1),
             "小块换了行列：result[r, c] 应是第 r 行第 c 个小块。": blocks.permute(2, 0, 1, 3),
             "小块的位置对，可是每个小块里面，行和列对调了。": blocks.permute(0, 2, 3, 1),
@@ -140,7 +158,6 @@ def patches(answer: Answer) -> str | None:
         for text, mistake in known.items():
             if torch.equal(result, mistake):
                 return text
-        truth = blocks.transpose(1, 2)
         if not torch.equal(result, truth):
             r, c, *_ = first_difference(result, truth)
             got, right = result[r, c].tolist(), truth[r, c].tolist()
@@ -176,6 +193,8 @@ def squared_error(answer: Answer) -> str | None:
     pairs = ((a, b), (c[:, None], d), (b, a[:, None] / 2), (d[:, None], 3 * c[:, None]))
     for p, t in pairs:
         shapes = f"{tuple(p.shape)} 和 {tuple(t.shape)}"
+        if isinstance(error_from(answer, p, t), ValueError):
+            return f"形状 {shapes} 的个数相同，不该抛 ValueError：比的是个数，不是形状。"
         result, difference = answer(p, t), p.flatten() - t.flatten()
         if isinstance(result, float):
             return "你返回的是 Python 的数，要零维张量：从它还要能往回求导，不要 .item()。"
@@ -189,7 +208,7 @@ def squared_error(answer: Answer) -> str | None:
         if not torch.isclose(result, difference.square().mean()):
             return f"形状 {shapes} 时得到 {result:.4g}，不对：逐个相减，平方，再取平均。"
     for n, k in ((3, 1), (1, 3), (4, 2)):
-        what = f"{n} 个预测对 {k} 个标签"
+        what = f"{n} 个预测对 {k} 个答案"
         require_error(what, ValueError, answer, torch.ones(n), torch.ones(k, 1))
     return None
 
@@ -270,27 +289,29 @@ def shares_memory(answer: Answer) -> str | None:
 def safe_tensor(answer: Answer) -> str | None:
     numbers = np.array([[0.1, -2.5, 199.9], [3.0, 100.0, 255.0]])
     small = numbers.astype(np.float32), np.abs(numbers).astype(np.uint8), numbers.astype(np.float16)
-    for array in (numbers, (1001 * numbers).astype(np.int32), *small):
+    shapes = numbers[0].astype(np.float32), numbers.T.copy().T, numbers.reshape(3, 1, 2).copy()
+    for array in (numbers, (1001 * numbers).astype(np.int32), *small, *shapes):
         truth = torch.from_numpy(array.astype(np.float32))
         result = answer(array)
-        require_tensor(result, (2, 3))
+        require_tensor(result, array.shape)
         if result.dtype != torch.float32:
             return f"{array.dtype} 的数组得到了 {result.dtype}，应为 float32。"
         if not torch.equal(result, truth):
             i = int((result != truth).flatten().int().argmax())
             change = f"里有 {array.flat[i]:g}，张量里成了 {result.flatten()[i]:g}"
             return f"{array.dtype} 的数组{change}：应当直接换成 float32，中途不经过别的。"
-        array[:] = 99
+        array[...] = 99
         if not torch.equal(result, truth):
             return f"{array.dtype} 的数组改了以后，张量也跟着变了。"
     return None
 
 
 def noise_like(answer: Answer) -> str | None:
-    for dtype in (torch.float64, torch.float32):
-        t = torch.arange(400.0, dtype=dtype).view(4, 100) - 200
+    narrow = (torch.float16, (4, 100)), (torch.bfloat16, (400,))
+    for dtype, shape in (*narrow, (torch.float32, (2, 4, 50)), (torch.float64, (4, 100))):
+        t = torch.arange(-200, 200, dtype=dtype).view(shape)
         result = answer(t, 0.0)
-        require_tensor(result, (4, 100))
+        require_tensor(result, shape)
         if result.dtype != dtype:
             return f"t 是 {dtype}，结果成了 {result.dtype}。"
         if same_storage(result, t):
@@ -360,34 +381,20 @@ def expand(answer: Any) -> str | None:
 
 def neighbours(answer: Answer) -> str | None:
     generator = torch.Generator().manual_seed(0)
-    for n, known, k in ((6, 20, 1), (9, 30, 2), (401, 50, 3)):
+    for n, known, k in ((401, 50, 3), (6, 20, 1), (9, 30, 2)):
         x, known_x = (torch.randn(rows, 8, generator=generator) for rows in (n, known))
-        known_y = torch.randint(0, 3, (known,), generator=generator)
-        result = answer(x, known_x, known_y, k)
+        known_y = torch.randint(0, CLASSES, (known,), generator=generator)
+        with Watch() as seen:
+            result = answer(x, known_x, known_y, k)
+        if isinstance(result, Tensor) and result.shape in ((200,), (400,)):
+            return f"{n} 张图只答了 {len(result)} 张：最后不满 200 行的那一块也要算。"
         require_tensor(result, (n,))
         if result.dtype != torch.int64:
             return f"返回的是数字的编号，dtype 应为 int64，你的是 {result.dtype}。"
-        order = torch.cdist(x.double(), known_x.double()).argsort(1)
-        counts = _votes(known_y[order[:, :k]])
-        if torch.equal(result, counts.argmax(1)):
-            continue
-        if torch.equal(result, known_y[order[:, 0]]):
-            return f"k={k} 时你只听了最近那一张，另外几张没有投票。"
-        if torch.equal(result, _votes(known_y[order[:, -k:]]).argmax(1)):
-            return "你找来的是最远的几张：得分越大越近，距离越小越近。"
-        if torch.equal(result, 2 - counts.flip(1).argmax(1)):
-            return f"k={k} 时平票取了编号大的，题目要编号小的。"
-        return f"{n} 张图、k={k} 时不对：用两三张图手算一遍，看看票投给了谁。"
-    with Watch() as seen:
-        answer(x, known_x, known_y, 3)
-    shapes = seen.shapes
-    if any(len(shape) > 2 and {50, 8} <= set(shape) for shape in shapes):
-        return "数都对，可是中途造了 (图, 训练图, 格子) 的三维结果。"
-    if any(len(shape) > 1 and shape[0] * shape[1] > 200 * 50 for shape in shapes):
-        return "数都对，可是 401 张图一次算完了，题目说一次最多 200 行。"
+        if wrong := wrong_vote(result, x, known_x, known_y, k):
+            return wrong
+        if any(len(shape) > 2 and {known, 8} <= set(shape) for shape in seen.shapes):
+            return "数都对，可是中途造了 (图, 训练图, 格子) 的三维结果。"
+        if any(len(shape) > 1 and shape[0] * shape[1] > 200 * known for shape in seen.shapes):
+            return "数都对，可是 401 张图一次算完了，题目说一次最多 200 行。"
     return None
-
-
-def _votes(labels: Tensor) -> Tensor:
-    """``(n, k)`` 的标签数成 ``(n, 3)`` 的票数。"""
-    return (labels[:, :, None] == torch.arange(3)).sum(1)
