@@ -20,7 +20,7 @@ from .images import sized
 THEME = Path(__file__).resolve().parents[1] / "templates" / "theme.js"
 H1 = re.compile(r"<h1>.*?</h1>", re.S)
 KEPT = re.compile(r"_static/(?:book|cells|search)\.(?:css|js)$")
-DESIGN = re.compile(r"sphinx-design\.min\.css|design-tabs\.js")
+DESIGN = re.compile(r"sphinx-design\.min\.css")
 OUTER_LIST = re.compile(r"^\s*<ul>\s*<li>\s*<a[^>]*>.*?</a>(.*)</li>\s*</ul>\s*$", re.S)
 HINT = r'<span class="\1">\2</span>'
 TRACE_HEAD = r'<span class="gt">-{20,}</span>\n.*?Traceback \(most recent call last\)\n'

@@ -304,7 +304,7 @@ def test_sections_for_the_fallback_page_are_lists_of_texts():
     search = part("search")
     script = search.sections_script([search.Found("a.html#constructor", "页", 2, section)])
     rows = json.loads(script.removeprefix("window.bookSections = ").rstrip(";\n"))
-    assert rows == [["a.html#constructor", "__proto__", "页", '"</script>', ""]]
+    assert rows == [["a.html#constructor", "__proto__", "页", '"</script>', "", ""]]
 
 
 def test_the_table_of_routes_lists_what_is_written_and_nothing_else():
