@@ -16,6 +16,7 @@ from . import katex
 from .chapters import chapter_number
 from .facts import eyebrow, facts_bar, is_placeholder
 from .images import sized
+from .long_lines import mark_long_lines
 
 THEME = Path(__file__).resolve().parents[1] / "templates" / "theme.js"
 H1 = re.compile(r"<h1>.*?</h1>", re.S)
@@ -93,6 +94,7 @@ def tidy_body(body: str) -> str:
     for pattern, new in REPLACED:
         body = pattern.sub(new, body)
     body = CODE.sub(short_code, body)
+    body = mark_long_lines(body)
     return SIGNATURE.sub(signature_lines, body)
 
 
