@@ -1,6 +1,12 @@
-"""三张可操作的图：广播、步幅、索引。脚本没有运行时，显示一段说明和一个例子。"""
+"""可操作的图：广播、步幅、索引、斜率、账本、骗。脚本没有运行时，显示一段说明和一个例子。"""
+
+import json
+from html import escape
+
+from torch import Tensor
 
 from companion.book.widgets._html import Widget, inline
+from companion.errors import ShapeError
 
 
 def broadcasting() -> Widget:
@@ -34,9 +40,62 @@ def indexing() -> Widget:
     )
 
 
-def _figure(name: str, title: str, example: str) -> Widget:
+def secants() -> Widget:
+    """一张图：挑一个函数、一个点和步子 h，看 float32 和 float64 量出的斜率各差多少。"""
+    return _figure(
+        "secants",
+        "斜率：步子多小才准",
+        "例如 `x³ − x` 在 1.3 处的斜率是 4.07。h 从 1 往小里缩，float32 的误差先降后升，到 1e-7 就"
+        "不能信了；float64 要到 1e-15 上下才坏。",
+    )
+
+
+def ledger() -> Widget:
+    """一张图：几个小账本，往回一步一步走，看斜率怎样分、怎样加；两个开关能把它走错。"""
+    return _figure(
+        "ledger",
+        "账本：往回走",
+        "例如 `d = ab + a`，a 是 2，b 是 3：d 分给 c 和 a 各 1，c = ab 分给 a 3、分给 b 2，"
+        "a 一共收到 4。",
+    )
+
+
+def deception(pictures: Tensor, labels: Tensor, templates: Tensor) -> Widget:
+    """一张图：拿你的图和你的模板，每格动一点，看认作谁、有几成把握。
+
+    Args:
+        pictures: 形状 ``(n, 64)``，0 到 16。
+        labels: 形状 ``(n,)`` 的整数，每张图写的是几。
+        templates: 形状 ``(k, 64)``；答案是最近的那个。
+
+    Raises:
+        ShapeError: 三个的形状不是上面说的。
+    """
+    shapes = [tuple(t.shape) for t in (pictures, labels, templates)]
+    n, k = len(labels) if labels.ndim else 0, len(templates) if templates.ndim else 0
+    if shapes != [(n, 64), (n,), (k, 64)] or not n or not k:
+        raise ShapeError(
+            "deception 要 (n, 64) 的图、(n,) 的答案、(k, 64) 的模板，"
+            f"实际是 {shapes[0]}、{shapes[1]}、{shapes[2]}。图和模板用 .flatten(1) 摊平。"
+        )
+    numbers = {
+        "pictures": pictures.detach().int().tolist(),
+        "answers": labels.tolist(),
+        "templates": [[round(v, 2) for v in row] for row in templates.detach().tolist()],
+    }
+    return _figure(
+        "deception",
+        "骗：每格动一点",
+        "例如每格照着梯度的正负号动 2（一共 16 级），多数图就会认错；同样大小，抛硬币决定加减，"
+        "几乎不伤。",
+        numbers=json.dumps(numbers, separators=(",", ":")),
+    )
+
+
+def _figure(name: str, title: str, example: str, numbers: str = "") -> Widget:
+    data = f' data-numbers="{escape(numbers)}"' if numbers else ""
     body = (
-        f'<div class="cw cw-figure" data-widget="{name}" role="group"'
+        f'<div class="cw cw-figure" data-widget="{name}" role="group"{data}'
         f' aria-label="可操作的图：{title}" data-lm-suppress-shortcuts="true">\n'
         f'<p class="cw-title">{title}</p>\n'
         f"<p>{inline(example)}</p>\n</div>"
