@@ -1,0 +1,43 @@
+"""第 1 章《张量》的检查器。"""
+
+from companion.book.exercises.ch01._tensors import (
+    broadcast_shapes,
+    center_crop,
+    class_means,
+    contiguous_strides,
+    count_bytes,
+    dice,
+    expand,
+    neighbours,
+    noise_like,
+    pairwise,
+    patches,
+    pick_per_row,
+    read_shape,
+    safe_difference,
+    safe_tensor,
+    shares_memory,
+    squared_error,
+    standardize_rows,
+)
+
+__all__ = [
+    "broadcast_shapes",
+    "center_crop",
+    "class_means",
+    "contiguous_strides",
+    "count_bytes",
+    "dice",
+    "expand",
+    "neighbours",
+    "noise_like",
+    "pairwise",
+    "patches",
+    "pick_per_row",
+    "read_shape",
+    "safe_difference",
+    "safe_tensor",
+    "shares_memory",
+    "squared_error",
+    "standardize_rows",
+]
