@@ -1,5 +1,6 @@
-"""第 1 章《张量》的检查器。"""
+"""第 1 章《张量》的检查器，按部分分成两个文件。"""
 
+from companion.book.exercises.ch01._linalg import keep_directions, outer_terms, rate_limit
 from companion.book.exercises.ch01._tensors import (
     broadcast_shapes,
     center_crop,
@@ -29,11 +30,14 @@ __all__ = [
     "count_bytes",
     "dice",
     "expand",
+    "keep_directions",
     "neighbours",
     "noise_like",
+    "outer_terms",
     "pairwise",
     "patches",
     "pick_per_row",
+    "rate_limit",
     "read_shape",
     "safe_difference",
     "safe_tensor",
