@@ -62,12 +62,12 @@ class Chapter:
 
     @cached_property
     def checkers(self) -> set[str]:
-        """``companion/book/exercises/chNN.py`` 里的函数名。"""
-        path = self.root / "src" / "companion" / "book" / "exercises" / f"{self.key}.py"
-        if not path.exists():
-            return set()
-        tree = ast.parse(path.read_text(encoding="utf-8"))
-        return {node.name for node in tree.body if isinstance(node, ast.FunctionDef)}
+        """``companion/book/exercises/chNN.py`` 或 ``chNN/`` 里的函数名。"""
+        folder = self.root / "src" / "companion" / "book" / "exercises"
+        paths = [*folder.glob(f"{self.key}.py"), *folder.glob(f"{self.key}/*.py")]
+        trees = [ast.parse(path.read_text(encoding="utf-8")) for path in paths]
+        nodes = [node for tree in trees for node in tree.body]
+        return {node.name for node in nodes if isinstance(node, ast.FunctionDef)}
 
     @property
     def bets_path(self) -> Path:

@@ -14,7 +14,7 @@ from tests.exercises.attacks import Inputs, Spec, attacks, state
 from tests.exercises.solutions import section_function, solutions
 
 HERE = Path(__file__).parent
-MODULES = Path(companion.book.exercises.__file__).parent.glob("ch*.py")
+MODULES = Path(companion.book.exercises.__file__).parent.glob("ch*")  # 一个文件或一个包
 CHAPTERS = sorted(path.stem for path in MODULES)
 EXERCISES = [
     (chapter, title)

@@ -93,10 +93,10 @@ def _find_checker(name: str) -> Callable[[object], str | None]:
 
 
 def _checkers(module: ModuleType) -> dict[str, Callable[[object], str | None]]:
-    """模块里公开的检查器：自己定义的、名字不以下划线开头的函数。"""
+    """一章公开的检查器：章的模块（或包里的各个模块）定义的、名字不以下划线开头的函数。"""
     functions = inspect.getmembers(module, inspect.isfunction)
     return {
         name: function
         for name, function in functions
-        if not name.startswith("_") and function.__module__ == module.__name__
+        if not name.startswith("_") and f"{function.__module__}.".startswith(f"{module.__name__}.")
     }
