@@ -10,12 +10,11 @@ from tools.lint_chapter import Chapter, Finding
 from tools.notebooks import Notebook, tags
 from tools.steps import display_width
 
-__all__ = ["RULES", "wide_cells"]
+__all__ = ["RULES"]
 
 SETUP_LINES = 6
 CELL_LINES = 25
 COLUMNS = 80
-PHONE_COLUMNS = 60
 STORED_BYTES = 100_000
 IGNORED_SHARE = 0.05
 HAN = re.compile(r"[\u4e00-\u9fff]")
@@ -78,15 +77,6 @@ def cell_size(chapter: Chapter) -> Iterator[Finding]:
         width = max(map(display_width, lines))
         if width > COLUMNS and cell.id != "setup":
             yield Finding(cell.id, f"代码应不超过 {COLUMNS} 列，最宽 {width} 列；折行")
-
-
-def wide_cells(chapter: Chapter) -> int:
-    """返回超过手机屏宽（60 列）的代码单元数，只作提示。"""
-    return sum(
-        any(display_width(line) > PHONE_COLUMNS for line in cell.source.splitlines())
-        for cell in chapter.code
-        if cell.id != "setup"
-    )
 
 
 def trailing_semicolon(chapter: Chapter) -> Iterator[Finding]:

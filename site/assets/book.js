@@ -81,7 +81,7 @@
     const seen = new Set();
     const observer = new IntersectionObserver((entries) => {
       for (const entry of entries) seen[entry.isIntersecting ? "add" : "delete"](entry.target);
-      const current = [...links.keys()].filter((section) => seen.has(section)).at(-1);
+      const current = [...links.keys()].filter((section) => seen.has(section)).pop();
       for (const [section, link] of links) {
         if (section === current) link.setAttribute("aria-current", "location");
         else link.removeAttribute("aria-current");

@@ -40,7 +40,7 @@ const lookup = {
 
   function show() {
     const text = box.value.slice(0, 20000);
-    answer.replaceChildren();
+    answer.textContent = "";
     if (!text.trim()) return;
     const entry = lookup.find(text, entries);
     if (entry) {

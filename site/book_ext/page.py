@@ -16,11 +16,12 @@ from . import katex
 from .chapters import chapter_number
 from .facts import eyebrow, facts_bar, is_placeholder
 from .images import sized
+from .long_lines import mark_long_lines
 
 THEME = Path(__file__).resolve().parents[1] / "templates" / "theme.js"
 H1 = re.compile(r"<h1>.*?</h1>", re.S)
 KEPT = re.compile(r"_static/(?:book|cells|search)\.(?:css|js)$")
-DESIGN = re.compile(r"sphinx-design\.min\.css|design-tabs\.js")
+DESIGN = re.compile(r"sphinx-design\.min\.css")
 OUTER_LIST = re.compile(r"^\s*<ul>\s*<li>\s*<a[^>]*>.*?</a>(.*)</li>\s*</ul>\s*$", re.S)
 HINT = r'<span class="\1">\2</span>'
 TRACE_HEAD = r'<span class="gt">-{20,}</span>\n.*?Traceback \(most recent call last\)\n'
@@ -93,6 +94,7 @@ def tidy_body(body: str) -> str:
     for pattern, new in REPLACED:
         body = pattern.sub(new, body)
     body = CODE.sub(short_code, body)
+    body = mark_long_lines(body)
     return SIGNATURE.sub(signature_lines, body)
 
 

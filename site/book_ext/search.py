@@ -1,4 +1,4 @@
-"""站内搜索：构建结束时用 pagefind 逐节收录，搜索框直接指到小节；备用搜索页用的是原文。"""
+"""站内搜索：构建结束时用 pagefind 逐节收录，搜索框直接指到小节；用不了它的地方读原文。"""
 
 from __future__ import annotations
 
@@ -106,12 +106,12 @@ async def build_index(outdir: Path, found: list[Found]) -> None:
 
 
 def sections_script(found: list[Found]) -> str:
-    """备用搜索页读的脚本：各节的网址、标题、页名、原文和另外的说法，都是列表，没有对象。"""
+    """search_plain.js 读的脚本：一节一个列表，网址、标题、页名、正文、代码和另外的说法。"""
     groups = read_groups()
     rows = []
     for url, page, _, section in found:
-        text = f"{section.prose} {section.code}".strip()
-        rows.append([url, section.title, page, text, " ".join(keywords(section, groups))])
+        extra = " ".join(keywords(section, groups))
+        rows.append([url, section.title, page, section.prose.strip(), section.code.strip(), extra])
     return f"window.bookSections = {json.dumps(rows, ensure_ascii=False)};\n"
 
 

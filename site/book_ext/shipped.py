@@ -50,7 +50,7 @@ WORKS = (
     ),
     Work(
         *("sphinx-design", f"sphinx-design {version('sphinx-design')}", "MIT", "标签页"),
-        ("_static/sphinx-design.min.css", "_static/design-tabs.js"),
+        ("_static/sphinx-design.min.css",),
         TEXTS / "sphinx-design.txt",
     ),
     Work(
@@ -70,7 +70,7 @@ OURS = (
         "_sources/*",
     ),
     *("_static/book.*", "_static/cells.css", "_static/favicon.svg", "_static/companion/*"),
-    *("_static/lookup.js", "_static/search.js", "_static/search_page.js"),
+    *("_static/lookup.js", "_static/search.js", "_static/search_plain.js"),
     *("_static/search_sections.js", ".buildinfo", "objects.inv", "sitemap.xml"),
 )
 LEFT_OVER = ("searchindex.js", "py-modindex.html")  # 从前建的站里有，现在不要了

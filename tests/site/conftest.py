@@ -110,14 +110,20 @@ class Visitor:
         scheme: str = "light",
         size: tuple[int, int] = DESKTOP,
         anchor: str = "",
+        script: str = "",
     ) -> Iterator[tuple[Page, Log]]:
-        """打开 ``name``（如 ``chapters/01_tensors``）里的 ``anchor``，给出页面与它的记录。"""
+        """打开 ``name``（如 ``chapters/01_tensors``）里的 ``anchor``，给出页面与它的记录。
+
+        ``script`` 在页面自己的脚本之前运行。
+        """
         context = self.browser.new_context(
             viewport={"width": size[0], "height": size[1]},
             color_scheme=scheme,  # type: ignore[arg-type]
             locale="zh-CN",
             has_touch=size == PHONE,
         )
+        if script:
+            context.add_init_script(script)
         page, log = context.new_page(), Log()
         self._watch(page, log)
         page.goto(f"{self.base}{name}.html{anchor and '#' + anchor}", wait_until="networkidle")

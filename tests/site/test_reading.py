@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from .conftest import HTML, PHONE, Visitor
+from .conftest import DESKTOP, HTML, PHONE, Visitor
 
 CHAPTER = next(iter(sorted(HTML.glob("chapters/01_*.html"))), HTML / "intro.html")
 NAME = CHAPTER.relative_to(HTML).with_suffix("").as_posix()
@@ -58,16 +58,46 @@ def test_a_refused_clipboard_is_said_and_breaks_nothing(visitor: Visitor) -> Non
 
 
 @needs_chapter
-def test_copy_buttons_do_not_lie_over_code_on_a_phone(visitor: Visitor) -> None:
-    with visitor.open(NAME, size=PHONE) as (page, _):
+@pytest.mark.parametrize("size", [DESKTOP, PHONE])
+def test_copy_buttons_do_not_lie_over_code(visitor: Visitor, size: tuple[int, int]) -> None:
+    with visitor.open(NAME, size=size) as (page, _):
         over = page.evaluate(
             """[...document.querySelectorAll("button.copy")].filter(button => {
-              const code = button.parentElement.querySelector("pre").getBoundingClientRect();
-              const own = button.getBoundingClientRect();
-              return own.height && own.top < code.bottom;
+              const code = document.createRange(), own = button.getBoundingClientRect();
+              code.selectNodeContents(button.parentElement.querySelector("pre"));
+              return [...code.getClientRects()].some(line => line.width && own.height
+                && line.right > own.left && line.left < own.right
+                && line.bottom > own.top && line.top < own.bottom);
             }).length"""
         )
         assert over == 0
+
+
+@needs_chapter
+def test_long_lines_of_code_are_folded_on_a_phone_and_only_there(visitor: Visitor) -> None:
+    wide = """[...document.querySelectorAll(".cell_input pre")]
+      .filter(box => box.clientWidth && box.scrollWidth > box.clientWidth).length"""
+    lines = "[...document.querySelectorAll('.long')].filter(line => line.offsetHeight)"
+    with visitor.open(NAME, size=PHONE) as (page, _):
+        page.evaluate("document.querySelectorAll('details').forEach(fold => fold.open = true)")
+        assert page.evaluate(wide) == 0 < page.evaluate(f"{lines}.length")
+        assert (
+            page.evaluate("parseFloat(getComputedStyle(document.querySelector('pre')).fontSize)")
+            >= 12.5
+        )
+    with visitor.open(NAME) as (page, _):
+        assert page.evaluate(f"{lines}.every(line => getComputedStyle(line).display === 'inline')")
+
+
+@needs_chapter
+def test_what_scrolls_sideways_has_a_shadow_at_its_edge(visitor: Visitor) -> None:
+    with visitor.open(NAME, size=PHONE) as (page, _):
+        plain = page.evaluate(
+            """[...document.querySelectorAll("article pre, article .table-box")]
+            .filter(box => box.scrollWidth > box.clientWidth)
+            .filter(box => !getComputedStyle(box).backgroundImage.includes("gradient")).length"""
+        )
+        assert plain == 0
 
 
 @needs_chapter

@@ -239,6 +239,27 @@ def test_short_code_does_not_break_in_the_middle():
     assert tidy(code.format("x" * 40)) == code.format("x" * 40)
 
 
+CODE_BLOCK = (
+    '<div class="highlight-{} notranslate"><div class="highlight"><pre>{}</pre></div></div>'
+)
+
+
+def test_code_line_too_long_for_a_phone_is_marked_with_its_indent():
+    mark = part("long_lines").mark_long_lines
+    code = '<span></span>f()\n    <span class="n">g</span>({})\n'
+    block = CODE_BLOCK.format("ipython3", code)
+    assert mark(block.format("x" * 33)) == block.format("x" * 33)  # 正好 40 列
+    for long in ("x" * 34, "汉" * 17, "&lt;" * 34):
+        start = '<span class="long" style="--indent:4ch">    <span class="n">g'
+        assert f"f()\n{start}</span>({long})\n</span></pre>" in mark(block.format(long))
+
+
+@pytest.mark.parametrize("language", ["myst-ansi", "ipythontb", "text"])
+def test_output_is_not_marked_since_its_columns_line_up(language):
+    block = CODE_BLOCK.format(language, "x" * 99)
+    assert part("long_lines").mark_long_lines(block) == block
+
+
 def test_code_in_a_docstring_needs_no_spaces_around_it():
     lines = ["不动 ``x``（默认）", "snake_case 原样"]
     part("api").loosen(None, "function", "f", None, None, lines)
@@ -304,7 +325,7 @@ def test_sections_for_the_fallback_page_are_lists_of_texts():
     search = part("search")
     script = search.sections_script([search.Found("a.html#constructor", "页", 2, section)])
     rows = json.loads(script.removeprefix("window.bookSections = ").rstrip(";\n"))
-    assert rows == [["a.html#constructor", "__proto__", "页", '"</script>', ""]]
+    assert rows == [["a.html#constructor", "__proto__", "页", '"</script>', "", ""]]
 
 
 def test_the_table_of_routes_lists_what_is_written_and_nothing_else():

@@ -36,7 +36,7 @@
     list.replaceWith(el("div", { class: "cw-options" }, ...buttons));
     const show = (picked, fact) =>
       buttons.forEach((node) => {
-        const correct = fact(node.dataset.text)?.correct;
+        const { correct } = fact(node.dataset.text);
         const mine = node.dataset.text === picked;
         const shown = picked !== null && correct !== undefined && (mine || correct);
         node.setAttribute("aria-pressed", String(mine));
@@ -55,7 +55,7 @@
     const form = el("form", { class: "cw-typed" }, input, el("button", { class: "cw-button" }, "就押这个"));
     form.addEventListener("submit", (event) => { event.preventDefault(); send(); });
     place.replaceWith(form);
-    const show = (picked) => { input.value = picked ?? ""; };
+    const show = (picked) => { input.value = picked === null ? "" : picked; };
     return { show, focus: () => input.focus() };
   };
 
@@ -76,7 +76,7 @@
     const state = { picked: recall(key), recall, judge: (text) => judge(facts, text, fallback, form) };
 
     const draw = (text = state.picked) => {
-      view.show(state.picked, (t) => (reveal ? state.judge(t) : undefined));
+      view.show(state.picked, (t) => (reveal ? state.judge(t) : {}));
       const open = state.picked === null;
       node.dataset.state = open ? "open" : reveal ? (state.judge(state.picked).correct ? "right" : "wrong") : "kept";
       again.hidden = open;

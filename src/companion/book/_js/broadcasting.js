@@ -48,7 +48,7 @@
   // a 的数是 0、10、20……，b 的数是 0、1、2……，和的每一位都看得出来自谁。
   const add = (a, b, shape) => positions(shape).map((at) => 10 * source(a, at) + source(b, at));
 
-  const mount = (root, { el, button, grid, tuple }) => {
+  const mount = (root, { el, button, replace, grid, tuple }) => {
     const sizes = { a: PRESETS[0][0], b: PRESETS[0][1] };
     const selects = { a: [], b: [] };
 
@@ -98,19 +98,19 @@
       const result = compute(sizes.a, sizes.b);
       outcome.forEach((node, i) => {
         const note = result.notes[MAX_DIMS - 1 - i];
-        const size = result.shape?.[result.shape.length - MAX_DIMS + i];
-        node.textContent = !note ? "" : note.fits ? String(size ?? "·") : "✗";
+        const size = result.shape ? result.shape[result.shape.length - MAX_DIMS + i] : "·";
+        node.textContent = !note ? "" : note.fits ? String(size) : "✗";
         node.dataset.mark = note && !note.fits ? "wrong" : "";
       });
-      notes.replaceChildren(...result.notes.map(({ text, fits }, k) =>
+      replace(notes, ...result.notes.map(({ text, fits }, k) =>
         el("li", { "data-mark": fits ? "" : "wrong" }, `第 −${k + 1} 维：${text}。`)));
       root.dataset.result = result.shape ? tuple(result.shape) : "";
       root.dataset.error = result.error || "";
       root.dataset.values = JSON.stringify(result.values || []);
       verdict.dataset.mark = result.error ? "wrong" : "right";
-      verdict.replaceChildren(el("b", {}, result.error ? "✗ 不能相加。" : `✓ 结果的形状是 ${tuple(result.shape)}。`));
+      replace(verdict, el("b", {}, result.error ? "✗ 不能相加。" : `✓ 结果的形状是 ${tuple(result.shape)}。`));
       if (result.error) verdict.append("torch 会说：", el("code", {}, result.error));
-      panels.replaceChildren();
+      replace(panels);
       if (!result.error) {
         let flat = 0;
         panels.append(stretched("a", result.shape), stretched("b", result.shape),
@@ -140,7 +140,7 @@
       [sizes.a, sizes.b] = [a, b];
       sync();
     }));
-    root.replaceChildren(root.querySelector(".cw-title"),
+    replace(root, root.querySelector(".cw-title"),
       el("div", { class: "cw-row", role: "group", "aria-label": "现成的例子" }, ...presets),
       table, verdict, notes, panels);
     sync();

@@ -51,7 +51,8 @@
     if (step < 0) fail("step must be greater than zero");
     const clamp = (value) => Math.min(size, Math.max(0, value < 0 ? value + size : value));
     const picked = [];
-    for (let i = clamp(start ?? 0); i < clamp(stop ?? size); i += step ?? 1) picked.push(i);
+    const end = stop === null ? size : clamp(stop);
+    for (let i = start === null ? 0 : clamp(start); i < end; i += step || 1) picked.push(i);
     return picked;
   };
 
@@ -128,7 +129,7 @@
     return `[${range(shape[0]).map((i) => nested(values.slice(i * step, (i + 1) * step), shape.slice(1))).join(gap)}]`;
   };
 
-  const mount = (root, { el, button, grid, tuple }) => {
+  const mount = (root, { el, button, replace, grid, tuple }) => {
     const input = el("input", {
       class: "cw-input", value: "::2, 1:4", "aria-label": "t 的下标", autocomplete: "off",
       autocapitalize: "off", spellcheck: "false", oninput: () => draw(),
@@ -146,9 +147,9 @@
         const v = i * SIZES[1] + j;
         return { text: String(v), kind: picked.has(v) ? "on" : "" };
       })]);
-      picture.replaceChildren(grid([head, ...rows], error ? "t，4 行 6 列" : `t，4 行 6 列，选中 ${[...picked].join(" ") || "无"}`));
+      replace(picture, grid([head, ...rows], error ? "t，4 行 6 列" : `t，4 行 6 列，选中 ${[...picked].join(" ") || "无"}`));
       verdict.dataset.mark = error ? "wrong" : "";
-      verdict.replaceChildren(error ? el("b", {}, "✗ 取不出来：") : el("b", {}, `形状 ${tuple(shape)}，${cells.length} 个数。`),
+      replace(verdict, error ? el("b", {}, "✗ 取不出来：") : el("b", {}, `形状 ${tuple(shape)}，${cells.length} 个数。`),
         error || (kind === "view" ? "视图：和 t 共用内存，改它就改了 t。" : "副本：数抄到了新内存，改它不动 t。"));
       const width = Math.max(...cells.map((v) => String(v).length));
       values.textContent = error ? "" : nested(cells.map((v) => String(v).padStart(width)), shape);
@@ -158,7 +159,7 @@
     };
     const presets = PRESETS.map((text) =>
       button(text, () => { input.value = text; draw(); }, { class: "cw-button cw-mono" }));
-    root.replaceChildren(root.querySelector(".cw-title"),
+    replace(root, root.querySelector(".cw-title"),
       el("div", { class: "cw-row", role: "group", "aria-label": "现成的例子" }, ...presets),
       el("label", { class: "cw-line" }, el("code", {}, "t["), input, el("code", {}, "]")),
       picture, verdict, values);

@@ -55,7 +55,7 @@
     return change.error ? change : { ...v, moved: false, ...change, code: v.code + operation };
   };
 
-  const mount = (root, { el, button, grid, tuple }) => {
+  const mount = (root, { el, button, replace, grid, tuple }) => {
     let view = START;
     let at = [0, 0];
     const code = el("code", { class: "cw-code" });
@@ -94,12 +94,12 @@
       const contiguous = isContiguous(view);
       const viewable = mergeable(view);
       code.textContent = `y = ${view.code}`;
-      facts.replaceChildren(
+      replace(facts,
         ...fact("shape", tuple(view.shape)), ...fact("stride()", tuple(view.stride)),
         ...fact("storage_offset()", String(view.offset)), ...fact("is_contiguous()", contiguous ? "True" : "False"),
         ...fact(`view(${numel(view)})`, viewable ? "✓ 可以" : `✗ 不行：${whyNot(view)}`));
-      tensor.replaceChildren(el("p", { class: "cw-muted" }, "张量 y"), grid(cells(), `张量 y，选中第 ${at[0]} 行第 ${at[1]} 列`));
-      memory.replaceChildren(el("p", { class: "cw-muted" }, "内存（下面是编号，虚线框里的 y 读不到）"),
+      replace(tensor, el("p", { class: "cw-muted" }, "张量 y"), grid(cells(), `张量 y，选中第 ${at[0]} 行第 ${at[1]} 列`));
+      replace(memory, el("p", { class: "cw-muted" }, "内存（下面是编号，虚线框里的 y 读不到）"),
         grid([bar(here), ticks()], `内存，亮着的是第 ${here} 个`));
       formula.textContent = `y[${at[0]}, ${at[1]}]：${view.offset} + ${at[0]} × ${view.stride[0]} + ` +
         `${at[1]} × ${view.stride[1]} = ${here}，内存第 ${here} 个数是 ${view.memory[here]}`;
@@ -127,7 +127,7 @@
     const buttons = Object.keys(OPERATIONS).map((operation) =>
       button(operation, () => change(apply(view, operation)), { class: "cw-button cw-mono" }));
     const restart = button("重来", () => { at = [0, 0]; change(START); status.textContent = ""; }, { class: "cw-again" });
-    root.replaceChildren(root.querySelector(".cw-title"),
+    replace(root, root.querySelector(".cw-title"),
       el("div", { class: "cw-row", role: "group", "aria-label": "对 y 做一步" }, ...buttons, restart),
       el("p", { class: "cw-line" }, code), status, el("div", { class: "cw-columns" }, tensor, facts),
       el("div", { class: "cw-row cw-index" }, ...["i", "j"].map((name, d) => el("label", {}, `${name} = `, inputs[d]))),

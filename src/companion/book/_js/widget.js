@@ -16,6 +16,12 @@
   const button = (label, onclick, attrs = {}) =>
     el("button", { type: "button", class: "cw-button", onclick, ...attrs }, label);
 
+  // 换掉里面的全部东西；replaceChildren 老浏览器没有。
+  const replace = (node, ...children) => {
+    node.textContent = "";
+    node.append(...children);
+  };
+
   // 浏览器可能不让存（隐私模式、嵌在别的网页里），那就只是不记得，不出错。
   const store = {
     get(key) {
@@ -51,14 +57,14 @@
   // JupyterLab 会抢走组件里的键（b 加一格、dd 删一格），被按的元素带这个属性它才放手。
   // 带 Ctrl 的键和 Shift+Enter 仍归它，存盘、运行照旧；输入框里的复制、撤销归输入框。
   const keepKeys = ({ target, key, ctrlKey, metaKey, altKey, shiftKey }) => {
-    const root = target.closest?.("[data-ready]");
+    const root = target.closest && target.closest("[data-ready]");
     if (!root) return;
     const editing = target.matches("input") && "acvxyz".includes(key.toLowerCase());
     const theirs = ((ctrlKey || metaKey) && !editing) || (key === "Enter" && (shiftKey || altKey));
     for (const node of [target, root]) node.toggleAttribute("data-lm-suppress-shortcuts", !theirs);
   };
 
-  queue.kit = { el, button, store, grid, tuple };
+  queue.kit = { el, button, replace, store, grid, tuple };
   queue.forEach(mountAll);
   queue.push = mountAll;
   window.addEventListener("keydown", keepKeys, true);
