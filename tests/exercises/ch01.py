@@ -66,6 +66,8 @@ def _in_place(t):
 
 def _one_by_one(s, k):
     return torch.stack([s[i, k[i]] for i in range(len(k))])
+
+
 def _rank(x, r, centre=0.0, back=0.0):
     """减掉 `centre`，留 r 个方向，加回 `back`。"""
     Q = torch.linalg.svd(x - centre, full_matrices=False).Vh[:r].T
