@@ -62,11 +62,12 @@ class Chapter:
 
     @cached_property
     def checkers(self) -> set[str]:
-        """``companion/book/exercises/chNN.py``（或 ``chNN/`` 里各个文件）里的函数名。"""
+        """``companion/book/exercises/chNN.py`` 或 ``chNN/`` 里的函数名。"""
         folder = self.root / "src" / "companion" / "book" / "exercises"
-        files = [*folder.glob(f"{self.key}.py"), *folder.glob(f"{self.key}/*.py")]
-        trees = [ast.parse(path.read_text(encoding="utf-8")) for path in files]
-        return {n.name for tree in trees for n in tree.body if isinstance(n, ast.FunctionDef)}
+        paths = [*folder.glob(f"{self.key}.py"), *folder.glob(f"{self.key}/*.py")]
+        trees = [ast.parse(path.read_text(encoding="utf-8")) for path in paths]
+        nodes = [node for tree in trees for node in tree.body]
+        return {node.name for node in nodes if isinstance(node, ast.FunctionDef)}
 
     @property
     def bets_path(self) -> Path:

@@ -144,12 +144,14 @@ def _inline(text: str, document: str, book: Book) -> str:
 
 
 def _role(role: str, text: str, document: str, book: Book) -> str:
-    """``{ref}``、``{myth}``、``{cite}``。"""
+    """``{ref}``、``{myth}``、``{chapter}``、``{cite}``。"""
     if role == "ref":
         titled = TITLED.fullmatch(text)
         return book.link(document, *((titled[2], titled[1]) if titled else (text,)))
     if role == "myth":
         return book.myth(document, text)
+    if role == "chapter":
+        return book.chapter(text)
     if role == "cite":
         return book.cite(text)
     raise ToolError(f"读不懂 {{{role}}}`{text}`；在 tools/reader_prose.py 里写明读者版怎样显示它。")

@@ -18,7 +18,7 @@ from tools.clinic import Claim, claims
 from tools.lint_chapter import FENCED
 from tools.notebooks import ROOT, Notebook, ToolError, read_notebook, toc_documents
 
-__all__ = ["Book", "Target", "anchor", "page_targets", "read_book"]
+__all__ = ["Book", "Target", "anchor", "chapter_words", "page_targets", "read_book"]
 
 NUMBERED = re.compile(r"chapters/(\d\d)_")
 LINE = re.compile(
@@ -84,12 +84,22 @@ class Book:
         address = f"{self.base}{claim.document}.html#{claim.label}"
         return f"[{name}]({address})" if self.base else name
 
+    def chapter(self, number: str) -> str:
+        """``第 4 章``；目录里还没有的，后面写明还没写。"""
+        found = (NUMBERED.match(document) for document in self.pages)
+        return chapter_words(number, int(number) in {int(match[1]) for match in found if match})
+
     def cite(self, keys: str) -> str:
         """``〔作者 年份〕``；几篇之间用分号。"""
         names = [key.strip() for key in keys.split(",")]
         if missing := [name for name in names if name not in self.citations]:
             raise ToolError(f"references.bib 里没有 {'、'.join(missing)}。")
         return f"〔{'；'.join(self.citations[name] for name in names)}〕"
+
+
+def chapter_words(number: str, written: bool) -> str:
+    """章的称呼；没写的照实说，写好那天就自己去掉。"""
+    return f"第 {int(number)} 章{'' if written else '（还没写）'}"
 
 
 def anchor(label: str) -> str:

@@ -1,4 +1,6 @@
-"""章号与时间：章号来自文件名；★/☆ 小节标题后面附上读和练的分钟数，算法在 ``tools/minutes.py``。"""
+"""章号与时间：章号来自文件名，``{chapter}`4` `` 链到那一章；★/☆ 小节标题后面附上读和练的分钟数，
+算法在 ``tools/minutes.py``。
+"""
 
 from __future__ import annotations
 
@@ -8,8 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from docutils import nodes
+from sphinx.addnodes import pending_xref
 from sphinx.application import Sphinx
 from sphinx.environment import BuildEnvironment
+from sphinx.util.docutils import SphinxRole
 
 from .tooling import tool
 
@@ -22,6 +26,20 @@ def chapter_number(docname: str) -> int | None:
     """文件名里的章号，如 ``chapters/01_tensors`` 是 1；不是章节时为 None。"""
     found = CHAPTER.match(docname)
     return int(found[1]) if found else None
+
+
+class ChapterRole(SphinxRole):
+    """``{chapter}`4` ``：“第 4 章”，链到它；目录里还没有的，写明还没写。"""
+
+    def run(self) -> tuple[list[nodes.Node], list[nodes.system_message]]:
+        self.env.note_dependency(str(Path(self.env.srcdir, "_toc.yml")))
+        found = [name for name in self.env.found_docs if chapter_number(name) == int(self.text)]
+        words = nodes.inline("", tool("reader_words").chapter_words(self.text, bool(found)))
+        if not found:
+            return [words], []
+        goal = {"reftype": "doc", "reftarget": f"/{found[0]}", "refexplicit": True}
+        link = pending_xref("", words, refdomain="std", refdoc=self.env.docname, **goal)
+        return [link], []
 
 
 def number_by_chapter(app: Sphinx, env: BuildEnvironment) -> list[str]:
@@ -76,5 +94,6 @@ def mark_sections(app: Sphinx, doctree: nodes.document, docname: str) -> None:
 
 
 def setup(app: Sphinx) -> None:
+    app.add_role("chapter", ChapterRole())
     app.connect("env-get-updated", number_by_chapter, priority=900)
     app.connect("doctree-resolved", mark_sections)

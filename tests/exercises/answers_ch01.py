@@ -50,6 +50,14 @@ def _star_or_at():
     return f"只有 {works[0]}" if len(works) == 1 else "都能"
 
 
+def _nine_numbers():
+    m, x, _ = _digits()
+    centre = m.mean(0)
+    Q = torch.linalg.svd(m - centre, full_matrices=False).Vh[:9].T
+    few = torch.cdist((x - centre) @ Q, (m - centre) @ Q).argmin(1)
+    return f"{(few != torch.cdist(x, m).argmin(1)).sum()} 张"
+
+
 T = torch.arange(6).reshape(2, 3)
 BYTE = torch.tensor([5, 13], dtype=torch.uint8)
 META = {"device": "meta"}
@@ -73,4 +81,5 @@ ANSWERS = {
     "six-photo": str(MOVED),
     "six-star-at": _star_or_at(),
     "six-no-bias": _no_bias(),
+    "nine-numbers": _nine_numbers(),
 }

@@ -57,6 +57,7 @@ WRONG = {
             else (sizes[0] + 1) * sizes[1]
         ),  # 只会两层
         lambda sizes: sum(sizes),
+        lambda sizes: (sizes[0] + 1) * sizes[1] + (sizes[1] + 1) * sizes[2],  # 只会三个宽度
     ],
     "is_at_least": [
         lambda version, minimum: version >= minimum,  # 逐字比
@@ -74,6 +75,7 @@ WRONG = {
         (1.2, 1.68),  # 链式法则忘了乘 3
         (3.6, 7.2),  # 斜率没有重算
         (36.0, 72.0),
+        (-36, 28.8),  # 交了斜率
         (3.6, 3.6),
         (3.6, float("nan")),
     ],
@@ -89,6 +91,7 @@ WRONG = {
         _rules(flips=(False,)),  # 不试 flip
         _rules(thresholds=range(1, 17)),
         _rules(thresholds=range(15)),
+        _rules(thresholds=range(16)),
         _rules(pixels=range(63)),
         _rules(ratio=True),  # 多返回了错的比例
         _rules(worst=True),

@@ -68,6 +68,39 @@ def _one_by_one(s, k):
     return torch.stack([s[i, k[i]] for i in range(len(k))])
 
 
+def _rank(x, r, centre=0.0, back=0.0):
+    """减掉 `centre`，留 r 个方向，加回 `back`。"""
+    Q = torch.linalg.svd(x - centre, full_matrices=False).Vh[:r].T
+    return back + (x - centre) @ Q @ Q.T
+
+
+def _last_directions(x, r):
+    flat = x - x.mean(0)
+    Q = torch.linalg.svd(flat, full_matrices=False).Vh[-r:].T
+    return x.mean(0) + flat @ Q @ Q.T
+
+
+def _coordinates(x, r):
+    flat = x - x.mean(0)
+    return flat @ torch.linalg.svd(flat, full_matrices=False).Vh[:r].T
+
+
+def _columns_of_vh(x, r):
+    flat = x - x.mean(0)
+    Q = torch.linalg.svd(flat).Vh[:, :r]
+    return x.mean(0) + flat @ Q @ Q.T
+
+
+def _without_sizes(x, r):
+    u, _, vh = torch.linalg.svd(x - x.mean(0), full_matrices=False)
+    return x.mean(0) + u[:, :r] @ vh[:r]
+
+
+def _whole_projected(x, r):
+    Q = torch.linalg.svd(x - x.mean(0), full_matrices=False).Vh[:r].T
+    return x @ Q @ Q.T
+
+
 WRONG = {
     "read_shape": [(2, 3), (3, 2, 1), [2, 3, 1]],
     "dice": [
@@ -171,6 +204,46 @@ WRONG = {
         _no_bias,
         _indices_vote,
         _whole_blocks_only,
+    ],
+    "outer_terms": [
+        ([[10, -2], [15, -3]], [[4, 1], [0, 0]], [[14, -1], [15, -3]]),  # 两项放反
+        ([[4, 0], [1, 0]], [[10, 15], [-2, -3]], [[14, -1], [15, -3]]),  # 转置
+        ([[4, 5], [8, 10]], [[0, 0], [3, -3]], [[14, -1], [15, -3]]),  # 行乘列
+        ([[4, 5], [0, 0]], [[2, -2], [3, -3]], [[6, 3], [3, -3]]),  # 列乘列
+        ([[4, 1], [8, 2]], [[0, 0], [15, -3]], [[4, 1], [23, -1]]),  # 行乘行
+        ([[4, 1], [0, 0]], [[10, -2], [15, 3]], [[14, -1], [15, 3]]),
+        ([[4, 1], [0, 0]], [[10, -2], [15, -3]], [[14, -1], [15, 3]]),
+        ([[4, 2], [0, 0]], [[10, -2], [15, -3]], [[14, -1], [15, -3]]),
+        ([[4, 1], [0, 0]], [[10, -2], [15, -3]]),
+        ([[4, 1], [0, 0]], [[10, -2], [15, -3]], 29),
+        ([4, 1], [[10, -2], [15, -3]], [[14, -1], [15, -3]]),
+    ],
+    "keep_directions": [
+        lambda x, r: x.clone(),
+        lambda x, r: _rank(x, r),  # 没减平均
+        lambda x, r: _rank(x, r, x.mean(0)),  # 没加回来
+        lambda x, r: _rank(x, r, x.mean(1, keepdim=True), x.mean(1, keepdim=True)),
+        _last_directions,
+        _coordinates,
+        _without_sizes,
+        _whole_projected,
+        lambda x, r: x.mean(0) + _whole_projected(x, r),
+        lambda x, r: x - _rank(x, r, x.mean(0)),  # 留了该扔的
+        lambda x, r: _rank(x, r + 1, x.mean(0), x.mean(0)),
+        _columns_of_vh,
+    ],
+    "rate_limit": [
+        (1, 6, 1 / 3, 0.8, -0.2),
+        (12, 1, 1 / 6, -1.4, 0.8),
+        (5, 2, 0.4, 0, 0.6),  # 对角线上的数
+        (6, 1, 2, -0.2, 0.8),
+        (6, 1, 1 / 6, -0.2, 0.8),
+        (6, 1, 2 / 7, -0.2, 0.8),
+        (6, 1, 3, -0.2, 0.8),
+        (6, 1, 1 / 3, 0.2, 0.8),
+        (6, 1, 1 / 3, 0.8, -0.2),
+        (6, 1, 1 / 3, -1.2, -0.2),  # 忘了 1
+        (6, 1, 1 / 3),
     ],
 }
 

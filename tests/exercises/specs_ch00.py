@@ -55,8 +55,13 @@ SPECS = {
         refuse=(
             lambda v, m: float(v[:4].rstrip(".")) >= float(m[:4].rstrip(".")),
             lambda v, m: [len(p) for p in v.split(".")] >= [len(p) for p in m.split(".")],
+            lambda v, m: sum(_numbers(v)) >= sum(_numbers(m)),
             lambda v, m: [p.zfill(2) for p in v.split(".")] >= [p.zfill(2) for p in m.split(".")],
         ),
+    ),
+    "which_part": Spec(
+        accept=(("数据", "优化器", "训练误差"), (" 数据", "优化器 ", "训练")),
+        refuse=(("数据误差", "优化器", "训练 误差"), ("数据", "优化器", "泛化误差")),
     ),
     "slope": Spec(
         accept=(_slope_grad, _slope_by(lambda f, x: torch.func.grad(f)(x)), _slope_forward),

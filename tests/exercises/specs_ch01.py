@@ -51,6 +51,29 @@ def _mse(p, t, error=ValueError, check=True):
     return (p - t).square().mean()
 
 
+def _by_eigh(x, r):
+    flat = x - x.mean(0)
+    Q = torch.linalg.eigh(flat.T @ flat).eigenvectors[:, -r:]
+    return x.mean(0) + flat @ Q @ Q.T
+
+
+def _by_outer(x, r):
+    u, s, vh = torch.linalg.svd(x - x.mean(0), full_matrices=False)
+    return x.mean(0) + sum(s[k] * u[:, k, None] * vh[k] for k in range(r))
+
+
+def _by_numpy(x, r):
+    a = x.numpy()
+    vh = np.linalg.svd(a - a.mean(0))[2][:r]
+    return torch.from_numpy(a.mean(0) + (a - a.mean(0)) @ vh.T @ vh)
+
+
+def _first_columns(x, r):
+    kept = x.mean(0).repeat(len(x), 1)
+    kept[:, :r] = x[:, :r]
+    return kept
+
+
 SPECS = {
     "read_shape": Spec(skip=PYTHON_TUPLE),
     "dice": Spec(
@@ -295,6 +318,64 @@ SPECS = {
             lambda t, scale: t + scale * torch.randn_like(t, dtype=torch.float32),
             lambda t, scale: t + scale * torch.randn(*t.shape[:2], dtype=t.dtype, device=t.device),
             lambda t, scale: (t + scale * torch.randn_like(t)).clamp(-3, 3),
+        ),
+    ),
+    "outer_terms": Spec(
+        accept=(
+            [[[4, 1], [0, 0]], ((10, -2), (15, -3)), [[14, -1], [15, -3]]],
+            torch.tensor([[[4, 1], [0, 0]], [[10, -2], [15, -3]], [[14, -1], [15, -3]]]).unbind(),
+            ([[4.0, 1.0], [0.0, 0.0]], np.array([[10, -2], [15, -3]]), [[14, -1], [15, -3]]),
+        ),
+        refuse=(
+            ([[4, 1], [0, 0]], [[10, -2], [15, -3]], [[4, 2], [0, 9]]),  # 逐格相乘
+            ([[14, -1], [15, -3]], [[0, 0], [0, 0]], [[14, -1], [15, -3]]),  # 和对，项不对
+            ([[[4, 1], [0, 0]]], [[[10, -2], [15, -3]]], [[[14, -1], [15, -3]]]),
+            ([[4, 1], [0, 0], [0, 0]], [[10, -2], [15, -3]], [[14, -1], [15, -3]]),
+        ),
+    ),
+    "keep_directions": Spec(
+        accept=(
+            _by_eigh,
+            _by_outer,
+            _by_numpy,
+            lambda x, r: (
+                x.mean(0, keepdim=True)
+                + (x - x.mean(0)) @ (v := torch.linalg.svd(x - x.mean(0)).Vh.mT[:, :r]) @ v.mT
+            ),
+        ),
+        refuse=(
+            _first_columns,
+            lambda x, r: x.mean(0).expand_as(x),
+            lambda x, r: _by_outer(x, 2),  # r 写死了
+            lambda x, r: _by_outer(x, 1),
+            lambda x, r: _by_outer(x, max(r - 1, 0)),
+            lambda x, r: _by_outer(x.T, r).T,  # 行和列弄反
+            lambda x, r: _by_outer(x[:, :4], min(r, 4)),
+            lambda x, r: _by_outer(x, r).mean(0).expand_as(x),
+            lambda x, r: _by_outer(x / x.std(0), r) * x.std(0),  # 多除了标准差
+            lambda x, r: torch.cat([_by_outer(row[None], r) for row in x]),
+            lambda x, r: x - x.mean(0),
+            lambda x, r: _by_outer(x, r) - x.mean(),
+        ),
+    ),
+    "rate_limit": Spec(
+        accept=(
+            (6, 1, 0.33, -0.2, 0.8),
+            (6.0, 1.0, 2 / 6, 1 - 0.2 * 6, 1 - 0.2),
+            [6, 1, 0.3333, -0.2, 0.8],
+            (np.float64(6), 1, torch.tensor(1 / 3), -1 / 5, 4 / 5),
+            torch.tensor([6, 1, 1 / 3, -0.2, 0.8]),
+        ),
+        refuse=(
+            (6, 1, 0.3, -0.2, 0.8),
+            (6, 1, 0.35, -0.2, 0.8),
+            (6, -1, 1 / 3, -0.2, 1.2),
+            (7, 1, 2 / 7, -0.4, 0.8),
+            (6, 1, 1 / 3, -0.2, -0.8),
+            (36, 1, 1 / 3, -0.2, 0.8),
+            (6, 1, 1 / 9, -0.2, 0.8),
+            (2, 1, 1, 0.6, 0.8),
+            (1 / 3, -0.2, 0.8, 6, 1),
         ),
     ),
 }

@@ -14,7 +14,7 @@ from tests.exercises.attacks import Inputs, Spec, attacks, state
 from tests.exercises.solutions import section_function, solutions
 
 HERE = Path(__file__).parent
-MODULES = Path(companion.book.exercises.__file__).parent.glob("ch*.py")
+MODULES = Path(companion.book.exercises.__file__).parent.glob("ch*")  # 一个文件或一个包
 CHAPTERS = sorted(path.stem for path in MODULES)
 EXERCISES = [
     (chapter, title)
@@ -69,13 +69,25 @@ def test_the_inputs_fed_to_a_solution_can_tell_a_wrong_one(chapter, title):
 
 @every_exercise
 def test_a_blank_answer_is_not_yet_answered(chapter, title):
-    def unfinished(*args, **kwargs):
+    def unwritten(*args, **kwargs): ...
+
+    blanks = [..., (1, ...), [[...]]]
+    if callable(solutions(chapter)[title]):
+        blanks += [unwritten, lambda *args: ..., lambda *args: (1, ...)]
+    assert {grade(f"{chapter}.{title}", blank).status for blank in blanks} == {"todo"}
+
+
+@every_exercise
+def test_none_is_an_answer_and_wrong(chapter, title):
+    def no_return(*args, **kwargs):
         args = args[:1]
 
-    blanks = [..., None, (1, ...), [[...]]]
+    answers = [None]
     if callable(solutions(chapter)[title]):
-        blanks += [unfinished, lambda *args: ..., lambda *args: (1, ...)]
-    assert {grade(f"{chapter}.{title}", blank).status for blank in blanks} == {"todo"}
+        answers += [no_return, lambda *args: print()]
+    verdicts = [grade(f"{chapter}.{title}", answer) for answer in answers]
+    assert {verdict.status for verdict in verdicts} == {"wrong"}
+    assert all("None" in verdict.text for verdict in verdicts), verdicts
 
 
 @every_exercise

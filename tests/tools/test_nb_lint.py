@@ -226,6 +226,14 @@ def test_an_open_exercise_needs_no_check_and_may_be_solved(book, good, cell, tex
     assert finding.cell_id == "open" and "开放题 ex-open 只能有解答" in finding.message
 
 
+def test_the_checkers_of_a_long_chapter_may_be_a_package(book, good):
+    (book.root / "src/companion/book/exercises/ch01.py").unlink()
+    book.write(
+        "src/companion/book/exercises/ch01/_a.py", "def row_means(answer):\n    return None\n"
+    )
+    assert findings(book, good) == []
+
+
 def test_a_checker_that_does_not_exist_is_named(book, good):
     book.write("src/companion/book/exercises/ch01.py", "def other(answer):\n    return None\n")
     (finding,) = findings(book, good)

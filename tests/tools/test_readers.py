@@ -58,6 +58,8 @@ LINES = {
     "[官网](https://pytorch.org)": "[官网](https://pytorch.org)",
     "{myth}`C049`": "《误解诊所：张量》的「误解：给我行号」",
     "{myth}`C001`": "[误解：形状会自己变](#sec-shape)",
+    "{chapter}`1`、{chapter}`04`": "第 1 章、第 4 章",
+    "{chapter}`13`": "第 13 章（还没写）",
     "讲过 {cite}`zhou2016`。": "讲过〔周志华 2016〕。",
     "{cite}`zhou2016, zhang2017`": "〔周志华 2016；Zhang 等 2017〕",
     "写 ``{ref}`x` `` 和 `[a](#b)`": "写 ``{ref}`x` `` 和 `[a](#b)`",

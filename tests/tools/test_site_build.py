@@ -100,6 +100,13 @@ def test_chapter_page_has_facts_minutes_formulas_and_folds(tmp_path: Path):
     assert ":::" not in download and "```{" not in download
 
 
+@pytest.mark.filterwarnings("default")
+def test_a_chapter_is_linked_and_one_that_is_not_there_is_said_to_be_unwritten(tmp_path: Path):
+    html = build(tmp_path, "# 小章\n\n看{chapter}`1`和{chapter}`13`。\n")
+    assert re.search(r'看<a class="reference[^>]* href="[^>]*><span[^>]*>第 1 章</span></a>', html)
+    assert "和<span>第 13 章（还没写）</span>。" in html
+
+
 def clinic_site(folder: Path, index: str, **changes: Any) -> tuple[str, str, str]:
     """构建诊所小书，返回 ``(索引页, 章节页, 警告)``。"""
     source = clinic_book.write(folder / "书", **changes)

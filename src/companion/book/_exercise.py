@@ -13,7 +13,8 @@ from types import ModuleType
 from typing import Literal
 
 from companion._common import say, unknown_name
-from companion.book._guard import NotAnswered, is_blank, one_line, prepare, untouched
+from companion.book._blank import NONE_GIVEN, is_blank
+from companion.book._guard import NotAnswered, one_line, prepare, untouched
 from companion.book._names import split_name
 from companion.book.exercises._common import Wrong, rules_of
 from companion.errors import ArgumentError
@@ -35,7 +36,7 @@ def check(name: str, answer: object) -> None:
 
     Args:
         name: 题名，如 ``"ch01.row_means"``。
-        answer: 读者的答案：值、张量或函数；还是 ``...`` 或 None 就算没作答。
+        answer: 读者的答案：值、张量或函数；还留着 ``...`` 就算没作答。
 
     Raises:
         ArgumentError: 名字不是 ``"章.题名"`` 的样子，或没有这道题；消息里列出相近的题名。
@@ -51,6 +52,8 @@ def grade(name: str, answer: object) -> Verdict:
     if _wants_function(checker) and not callable(answer):
         given = f"要一个函数，你交的是 {type(answer).__name__}"
         return _verdict("wrong", f"{given}。交函数的名字，后面不带括号。")
+    if answer is None:
+        return _verdict("wrong", NONE_GIVEN)
     try:
         with untouched():
             wrong = checker(prepare(answer, rules_of(checker)))

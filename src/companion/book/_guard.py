@@ -8,7 +8,8 @@ import copy
 import functools
 import io
 import random
-from collections.abc import Callable, Iterator, Mapping
+import warnings
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,13 +19,14 @@ from torch import Tensor, nn
 
 from companion._common import random_position, random_state_kept
 from companion.book._arguments import name_arguments, photograph, require_same_arguments
+from companion.book._blank import GRAD, asks_grad, is_blank, is_unwritten, why_none
 from companion.book.exercises._common import Rules, Wrong
 
 SEED = 8_191_127_063  # 判题自己的种子，读者不会碰巧也用它
 
 
 class NotAnswered(Exception):
-    """读者的函数还没写完：返回了 `...` 或 None。"""
+    """读者的函数还没写：函数体是空的，或者返回了 `...`。"""
 
 
 @dataclass(frozen=True)
@@ -95,7 +97,8 @@ def untouched() -> Iterator[None]:
     """里面的全局开关和随机数都从固定的样子开始；离开时（出错也一样）读者的会话恢复原样。"""
     before = [switch.read() for switch in SWITCHES]
     try:
-        with torch.inference_mode(False), random_state_kept():
+        with torch.inference_mode(False), random_state_kept(), warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "The .grad attribute")  # 判词会用中文说
             for switch in SWITCHES:
                 switch.put(switch.usual)
             _seed(SEED)
@@ -124,17 +127,6 @@ def is_function(value: object) -> bool:
     return callable(value) and not isinstance(value, type | nn.Module)
 
 
-def is_blank(answer: object) -> bool:
-    """还没作答：答案就是 None，或者哪里还留着 `...`。列表里的 None 是答案的一部分。"""
-    return answer is None or _has_ellipsis(answer)
-
-
-def _has_ellipsis(value: object) -> bool:
-    if isinstance(value, Mapping):
-        value = list(value.values())
-    return value is ... or (isinstance(value, tuple | list) and any(map(_has_ellipsis, value)))
-
-
 def guard(function: Callable[..., Any], rules: Rules) -> Callable[..., Any]:
     """包一层：没写完、抛异常、动了会话、改了参数、算出 NaN，都变成判题认得的信号。"""
 
@@ -150,6 +142,8 @@ def guard(function: Callable[..., Any], rules: Rules) -> Callable[..., Any]:
         except (Exception, SystemExit) as error:
             values = "、".join(_describe(value) for value in given.values()) or "无"
             message = f"你的函数出错了：{type(error).__name__}: {one_line(error)}（输入：{values}）"
+            if "'NoneType'" in message and asks_grad(function):
+                message += f"。{GRAD}。"
             raise Wrong(message) from error
         _require_same_switches()
         with torch._C.DisableTorchFunction():
@@ -158,8 +152,10 @@ def guard(function: Callable[..., Any], rules: Rules) -> Callable[..., Any]:
             if random_position()[1:] != start:
                 _require_draws(function, again)
             require_same_arguments(before, photograph(kept))
-            if is_blank(result):
+            if is_blank(result) or (result is None and is_unwritten(function)):
                 raise NotAnswered
+            if result is None:
+                raise Wrong(why_none(function))
             result = _map(result, lambda value: value)
             _refuse_nan(result, rules)
         return result

@@ -1,5 +1,6 @@
 """习题自检：三种结果各只打印一行，读者的错误不会变成一屏调用栈。"""
 
+import functools
 import sys
 from pathlib import Path
 
@@ -31,6 +32,57 @@ def _hidden(answer):
 """
 
 
+def _printing(x):
+    print(x.sum(1))
+
+
+def _without_return(x):
+    x.sum(1)
+
+
+def _bare_return(x):
+    x.sum(1)
+    return
+
+
+def _grad_of_a_result(x):
+    y = (x.clone().requires_grad_() ** 2).sum()
+    y.backward()
+    return y.grad
+
+
+def _grad_without_backward(x):
+    x = x.clone().requires_grad_()
+    x.sum()
+    return x.grad
+
+
+def _backward_returned(x):
+    return x.clone().requires_grad_().sum().backward()
+
+
+def _item_of_none(x):
+    x = x.clone().requires_grad_()
+    return x.grad.item()
+
+
+def _one_way_out(x):
+    if x.ndim == 5:
+        return x.sum(1)
+
+
+class _Talker:
+    def __call__(self, x):
+        print(x)
+
+    def method(self, x):
+        print(x)
+
+
+class _Unwritten:
+    def __call__(self, x): ...
+
+
 @pytest.fixture(autouse=True)
 def chapter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     (tmp_path / "ch99.py").write_text(CHECKERS, encoding="utf-8")
@@ -39,7 +91,7 @@ def chapter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     sys.modules.pop("companion.book.exercises.ch99", None)
 
 
-@pytest.mark.parametrize("answer", [..., None, (..., ...), [2, ...], {"rows": ...}])
+@pytest.mark.parametrize("answer", [..., (..., ...), [2, ...], {"rows": ...}])
 def test_placeholder_is_not_yet_answered(answer):
     assert grade("ch99.shape", answer).status == "todo"
 
@@ -49,6 +101,45 @@ def test_function_whose_body_is_still_a_placeholder_is_not_yet_answered():
 
     assert grade("ch99.row_sums", empty).status == "todo"
     assert grade("ch99.row_sums", lambda x: ...).status == "todo"
+
+
+@pytest.mark.parametrize(
+    ("answer", "said"),
+    [
+        (lambda x: print(x.sum(1)), "印出来不算，要 return"),
+        (lambda x: [].clear(), "return 后面的东西本身就是 None"),
+        (_printing, "印出来不算，要 return"),
+        (_without_return, "没有 return"),
+        (_bare_return, "没有 return"),
+        (_grad_of_a_result, ".grad 要在 backward() 之后、从 x 上取"),
+        (_grad_without_backward, ".grad 要在 backward() 之后、从 x 上取"),
+        (_backward_returned, "backward() 本身不返回东西"),
+        (_item_of_none, "backward() 之后"),
+        (_one_way_out, "有一条路没有走到 return"),
+        (functools.partial(_printing), "印出来不算，要 return"),
+        (_Talker(), "印出来不算，要 return"),
+        (_Talker().method, "印出来不算，要 return"),
+    ],
+)
+def test_none_from_a_written_function_is_wrong_and_the_reason_is_said(answer, said, capsys):
+    verdict = grade("ch99.row_sums", answer)
+    assert verdict.status == "wrong"
+    assert said in verdict.text
+    assert "\n" not in verdict.text
+
+
+def test_none_as_a_value_is_an_answer_and_wrong():
+    verdict = grade("ch99.shape", None)
+    assert verdict.status == "wrong"
+    assert "print(…)" in verdict.text
+
+
+def test_an_unwritten_function_is_seen_through_its_wrapping():
+    def empty(x):
+        """还没写。"""
+
+    assert grade("ch99.row_sums", functools.partial(empty)).status == "todo"
+    assert grade("ch99.row_sums", _Unwritten()).status == "todo"
 
 
 def test_right_value_and_right_function_pass():

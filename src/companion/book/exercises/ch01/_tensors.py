@@ -19,8 +19,8 @@ from companion.book.exercises._common import (
     same_storage,
 )
 from companion.book.exercises._draws import not_normal, unfair
-from companion.book.exercises._neighbours import CLASSES, wrong_vote
 from companion.book.exercises._watch import Watch, steps
+from companion.book.exercises.ch01._neighbours import CLASSES, wrong_vote
 
 Answer = Callable[..., Any]
 

@@ -1,0 +1,47 @@
+"""第 1 章《张量》的检查器，按部分分成两个文件。"""
+
+from companion.book.exercises.ch01._linalg import keep_directions, outer_terms, rate_limit
+from companion.book.exercises.ch01._tensors import (
+    broadcast_shapes,
+    center_crop,
+    class_means,
+    contiguous_strides,
+    count_bytes,
+    dice,
+    expand,
+    neighbours,
+    noise_like,
+    pairwise,
+    patches,
+    pick_per_row,
+    read_shape,
+    safe_difference,
+    safe_tensor,
+    shares_memory,
+    squared_error,
+    standardize_rows,
+)
+
+__all__ = [
+    "broadcast_shapes",
+    "center_crop",
+    "class_means",
+    "contiguous_strides",
+    "count_bytes",
+    "dice",
+    "expand",
+    "keep_directions",
+    "neighbours",
+    "noise_like",
+    "outer_terms",
+    "pairwise",
+    "patches",
+    "pick_per_row",
+    "rate_limit",
+    "read_shape",
+    "safe_difference",
+    "safe_tensor",
+    "shares_memory",
+    "squared_error",
+    "standardize_rows",
+]
