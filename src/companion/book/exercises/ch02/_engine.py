@@ -54,13 +54,13 @@ def tanh(answer: Answer) -> str | None:
         result = answer(node)
         if wrong := _not_a_var(result, node):
             return wrong
-        require_tensor(result.data, shape)
+        require_tensor(result.data, shape, torch.float32)
         if not torch.allclose(result.data, u.tanh(), atol=1e-6):
             return "值不对：应是 a.data.tanh()。"
         shares = result.rule(g)
         if not isinstance(shares, tuple) or len(shares) != 1:
             return "规则要返回一个元组，一个父亲一项，别忘了末尾的逗号。"
-        require_tensor(shares[0], shape)
+        require_tensor(shares[0], shape, torch.float32)
         if not torch.allclose(shares[0], g * (1 - u.tanh() ** 2), atol=1e-5):
             return _wrong_share(shares[0], u, g)
     return None
@@ -166,7 +166,7 @@ def network_grads(answer: Answer) -> str | None:
         if not isinstance(got, list | tuple) or len(got) != 4:
             return "要返回四个张量：w1、b1、w2、b2 的梯度。"
         for name, grad, right in zip(("w1", "b1", "w2", "b2"), got, truth, strict=True):
-            require_tensor(grad, tuple(right.shape))
+            require_tensor(grad, tuple(right.shape), torch.float32)
             if not torch.allclose(grad, right, atol=1e-5):
                 return _wrong_network(name, grad, right, n)
     return None

@@ -70,7 +70,7 @@ def safe_sqrt(answer: Answer) -> str | None:
     for values in ([0.0, 4.0, -1.0, 0.25], [[9.0, -0.0], [1e-6, -7.0]], 2.0, 0.0):
         x = torch.tensor(values, requires_grad=True)
         got = answer(x)
-        require_tensor(got, tuple(x.shape))
+        require_tensor(got, tuple(x.shape), torch.float32)
         positive = x.detach() > 0
         root = x.detach().clamp(min=0).sqrt()
         if not torch.allclose(got, root):
@@ -99,7 +99,7 @@ def ste(answer: Answer) -> str | None:
     for shape in ((), (5,), (3, 4)):
         x = (torch.randn(shape, generator=generator) * 3).requires_grad_()
         got = answer(x)
-        require_tensor(got, shape)
+        require_tensor(got, shape, torch.float32)
         if not torch.allclose(got, x.round(), atol=1e-6):
             return "值不对：应是 x.round()。"
         if not got.requires_grad:
@@ -124,7 +124,7 @@ def per_sample_norms(answer: Answer) -> str | None:
             leaf = w.clone().requires_grad_()
             each.append(torch.autograd.grad(_linear_loss(leaf, one, answer_of_one), leaf)[0])
         got = answer(_linear_loss, w, x, y)
-        require_tensor(got, (n,))
+        require_tensor(got, (n,), torch.float32)
         if got.requires_grad:
             return "结果还连着账本：它应是普通的数。"
         stacked = torch.stack(each)
@@ -164,7 +164,7 @@ def hvp(answer: Answer) -> str | None:
         got = answer(f, w, v)
         if isinstance(got, tuple):
             return "返回的是一个元组：torch.autograd.grad 总返回元组，取出里面那个。"
-        require_tensor(got, (3, 2))
+        require_tensor(got, (3, 2), torch.float32)
         if got.requires_grad:
             return "结果还连着账本：第二次不必 create_graph，或者最后 detach()。"
         if not torch.allclose(got, truth, rtol=1e-3, atol=1e-4):
