@@ -2,11 +2,9 @@
 
 import torch
 import torch.nn.functional as F
-from torch.utils.data import DataLoader, TensorDataset
 
 from companion.data import digits_split
 from companion.models import MLP, SmallCNN
-from companion.train import train_epoch
 
 
 def _nearest_on_writers():
@@ -60,28 +58,6 @@ def _looking():
     return "有，批归一化攒的平均变了" if changed and only_norms else str(changed)
 
 
-def _trained(with_train_epoch):
-    torch.manual_seed(0)
-    data = TensorDataset(torch.rand(100, 1, 8, 8), torch.arange(100) % 10)
-    loader = DataLoader(data, 64, shuffle=True, generator=torch.Generator().manual_seed(0))
-    model = SmallCNN()
-    optimizer = torch.optim.AdamW(model.parameters(), lr=2e-3)
-    if with_train_epoch:
-        train_epoch(model, loader, loss=F.cross_entropy, optimizer=optimizer)
-        return model.state_dict()
-    for inputs, targets in loader:
-        loss = F.cross_entropy(model(inputs), targets)
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-    return model.state_dict()
-
-
-def _same_bits():
-    mine, theirs = _trained(False), _trained(True)
-    return "一位不差，逐位相同" if all(torch.equal(mine[k], theirs[k]) for k in mine) else "有差别"
-
-
 def _hundred():
     torch.manual_seed(0)
     (images, labels), (new, truth) = digits_split()
@@ -118,7 +94,6 @@ ANSWERS = {
     "first-loss": _first_loss(),
     "twice-backward": _forgetting_early(),
     "looking-changes": _looking(),
-    "same-bits": _same_bits(),
     "hundred": _hundred(),
     "memorise-noise": _memorised(),
 }
