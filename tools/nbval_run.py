@@ -1,6 +1,6 @@
 """像读者那样把每章从头跑一遍，并拿新输出和存下的输出逐字比较（nbval）。
 
-用法：``python tools/nbval_run.py [章节名…]``
+用法：``python tools/nbval_run.py [--junitxml=文件] [章节名…]``
 
 章节抄进一个名叫“我的 笔记”的空文件夹；``companion`` 来自刚打好的轮子，不是源码目录。同时：
 ``companion`` 与单元里不写编码就打开文件算错误，多进程一律 ``spawn``，PATH 上没有编译器。
@@ -42,7 +42,7 @@ multiprocessing.set_start_method("spawn")
 '''
 
 
-def validate(paths: Iterable[Path], root: Path = ROOT, *, strict: bool) -> int:
+def validate(paths: Iterable[Path], root: Path = ROOT, *, strict: bool, junit: str = "") -> int:
     """返回 pytest 的退出码：0 全部跑通（``strict`` 时输出也都一致）。
 
     Raises:
@@ -72,6 +72,7 @@ def validate(paths: Iterable[Path], root: Path = ROOT, *, strict: bool) -> int:
         command += ["--nbval" if strict else "--nbval-lax", "--nbval-current-env"]
         command += ["--nbval-sanitize-with", str(SANITIZER), "-p", "no:cacheprovider"]
         command += ["--rootdir", str(notes), "--color=no", "."]
+        command += [f"--junitxml={Path(junit).resolve()}"] if junit else []
         return subprocess.run(command, cwd=notes, env=environment, check=False).returncode
 
 
@@ -79,13 +80,15 @@ def main(argv: list[str] | None = None) -> int:
     """返回进程退出码。"""
     parser = argparse.ArgumentParser(description="用打好的轮子复跑章节并比较输出")
     parser.add_argument("names", nargs="*", metavar="章节", help="缺省为目录里的全部章节")
+    parser.add_argument("--junitxml", default="", metavar="文件", help="结果也写在这里")
     options = parser.parse_args(argv)
     strict = platform.machine() == "x86_64" and (sys.platform, sys.version_info[:2]) == (
         "linux",
         (3, 11),
     )
     try:
-        code = validate(chapter_paths(names=options.names), strict=strict)
+        paths = chapter_paths(names=options.names)
+        code = validate(paths, strict=strict, junit=options.junitxml)
     except ToolError as error:
         print(f"✗ {error}", file=sys.stderr)
         return 1

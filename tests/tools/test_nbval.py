@@ -58,7 +58,8 @@ def test_nbval_compares_every_stored_output(book, cell, capfd):
     cells[7].outputs = [new_output("error", ename="ZeroDivisionError", evalue="division by zero")]
     cells[8].outputs = [new_output("display_data", data={"text/plain": "图"})]
     path = book.chapter("01_one", *cells)
-    code = validate([path], book.root, strict=True)
+    junit = book.root / "tests.xml"
+    code = validate([path], book.root, strict=True, junit=str(junit))
     output = capfd.readouterr().out
     failed = re.findall(r"^FAILED 01_one\.ipynb::Cell (\d)", output, flags=re.MULTILINE)
     assert code == 1
@@ -68,6 +69,7 @@ def test_nbval_compares_every_stored_output(book, cell, capfd):
         "careless",
         "own-careless",
     ], output
+    assert junit.read_text(encoding="utf-8").count("<testcase") == len(cells)
 
 
 def test_the_sanitizer_is_ascii_so_that_any_platform_reads_it():
