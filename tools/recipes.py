@@ -152,7 +152,7 @@ def _check_steps(python: Path, root: Path) -> list[Step]:
         Step("笔记本格式", [python, "tools/nb_format.py", "--check"]),
         Step("笔记本规范", [python, "tools/nb_lint.py"]),
         Step("中文排版", [python, "tools/typography.py"]),
-        Step("覆盖数", [python, "tools/coverage.py"]),
+        Step("覆盖数", [python, "tools/proven.py"]),
     ]
 
 

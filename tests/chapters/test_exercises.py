@@ -6,8 +6,8 @@ import re
 
 import pytest
 
-from tools.coverage import chapter_proof
 from tools.notebooks import chapter_paths, read_notebook
+from tools.proven import chapter_proof
 
 CHAPTERS = {path.stem: read_notebook(path) for path in chapter_paths()}
 EXERCISES = [

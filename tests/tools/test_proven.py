@@ -6,8 +6,8 @@ import sys
 
 import pytest
 
-from tools.coverage import chapter_proof, load, main, problems
 from tools.notebooks import ToolError
+from tools.proven import chapter_proof, load, main, problems
 
 CELLS = {
     "proved": "x = torch.ones(2, 3)\nassert x.sum().item() == 6",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tools.coverage import chapter_proof, load, problems
+from tools.proven import chapter_proof, load, problems
 
 ENTRIES = [(key, name, cell) for key, (name, cells) in load().items() for cell in cells]
 

@@ -1,6 +1,6 @@
 """覆盖表：哪个主题（T###）、哪条论断（C###）由哪一章的哪个单元证明。
 
-用法：``python tools/coverage.py``，打印 ``主题 n/156 · 论断 n/226``。
+用法：``python tools/proven.py``，打印 ``主题 n/156 · 论断 n/226``。
 表在 ``tests/coverage.yml``，一条一行：``C048: {chapter: 01_tensors, cell: c048-transpose}``；
 ``cell`` 也可以是几个单元的列表。
 """
