@@ -163,7 +163,7 @@ def _test_steps(python: Path, root: Path) -> list[Step]:
         Step(UNIT, [*pytest, *UNIT_TESTS], tests=True),
         Step("故障样本", [*pytest, "tests/faults"], tests=True),
         *other_python_steps(python, root, part_of=UNIT),
-        Step("章节复跑", [python, "tools/nbval_run.py"], tests=True),
+        Step("执行章节", [python, "tools/execute.py"]),
         Step("习题与章节", [*pytest, "tests/exercises", "tests/chapters"], tests=True),
     ]
 
