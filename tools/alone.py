@@ -12,7 +12,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import subprocess
 import sys
 import tempfile
 from collections.abc import Iterable, Iterator
@@ -28,9 +27,9 @@ from tools.outline import Section, outline
 from tools.proven import covered_cells
 from tools.routes import read_routes
 from tools.session import CAN_FORK
-from tools.wheel import build_wheel, run_module
+from tools.wheel import build_wheel, run_python
 
-__all__ = ["Desk", "desk", "flaws", "main", "plan", "walk"]
+__all__ = ["Desk", "desk", "main", "plan", "walk"]
 
 HEAD = ("setup", "imports")
 # 每个 Python 进程一启动就执行：工作进程也算在内。
@@ -67,10 +66,11 @@ def desk(root: Path = ROOT) -> Iterator[Desk]:
         notes.mkdir()
         bare.mkdir()
         wheel = build_wheel(base, root)
-        run_module(["pip", "install", "--quiet", "--no-deps", "--target", str(package), str(wheel)])
+        target = ["--quiet", "--no-deps", "--target", str(package)]
+        run_python(["-m", "pip", "install", *target, str(wheel)])
         write_text(package / "sitecustomize.py", SITECUSTOMIZE)
         place = Desk(notes, _environment(package, bare))
-        origin = _run(["-c", "import companion; print(companion.__file__)"], place)
+        origin = run_python(["-c", "import companion; print(companion.__file__)"], *place)
         if package not in Path(origin).parents:  # 可编辑安装不得抢在轮子前面
             raise ToolError(f"companion 应来自轮子，实为 {origin}")
         yield place
@@ -81,59 +81,43 @@ def plan(path: Path, root: Path = ROOT) -> dict[str, Any]:
     notebook = read_notebook(path)
     ids = [cell.id for cell in code_cells(notebook)]
     sections = [section for section in outline(notebook.cells) if section.level == 2]
-    stars = [section for section in sections if section.mark == "☆"] if CAN_FORK else []
-    name = f"{path.stem} ★" if stars else path.stem
-    made = {"name": name, "proofs": covered_cells(path.stem, root)}
-    head = [cell for cell in ids if cell in HEAD]
-    made["routes"] = {
-        f"{route.name} {chapter}": [
-            cell
-            for cell in _ids(s for s in sections if not set(s.labels).isdisjoint(labels))
-            if not cell.startswith("sol-")
-        ]
-        for route in read_routes(root)
-        for chapter, labels in route.steps
-        if route.run and chapter == path.stem and CAN_FORK
+    stars = [section for section in sections if section.mark == "☆" and CAN_FORK]
+    routes = {}
+    for route in read_routes(root) if CAN_FORK else []:
+        for chapter, labels in route.steps:
+            if route.run and chapter == path.stem:
+                chosen = _ids(s for s in sections if not set(s.labels).isdisjoint(labels))
+                routes[route.name] = [cell for cell in chosen if not cell.startswith("sol-")]
+    return {
+        "proofs": covered_cells(path.stem, root),
+        "head": [cell for cell in ids if cell in HEAD],
+        "routes": routes,
+        "trunk": [cell for cell in ids if cell not in {*HEAD, *_ids(stars)}],
+        "branches": {f"★ + {s.label or s.title}": _ids([s]) for s in stars},
     }
-    made["branches"] = {f"{name} + {s.label or s.title}": _ids([s]) for s in stars}
-    later = {*head, *_ids(stars)}
-    return made | {"head": head, "trunk": [cell for cell in ids if cell not in later]}
 
 
-def walk(path: Path, place: Desk, root: Path = ROOT) -> dict[str, dict[str, Any]]:
-    """在 ``place`` 上走一章，返回报告，见 ``tools/walk.py``。
+def walk(path: Path, place: Desk, root: Path = ROOT) -> dict[str, str]:
+    """在 ``place`` 上走一章，返回 ``{哪条路或哪个单元: 空串或哪里不对}``。
 
     Raises:
         ToolError: 没能走完。
     """
     shutil.copy2(path, place.notes)
     script = str(Path(__file__).with_name("walk.py"))
-    said = _run([script, path.name, json.dumps(plan(path, root))], place)
+    said = run_python([script, path.name, json.dumps(plan(path, root))], *place)
     return dict(json.loads(said.splitlines()[-1]))
-
-
-def flaws(report: dict[str, dict[str, Any]]) -> list[str]:
-    """返回报告里不对的地方，一处一句。"""
-    found = [
-        f"{name}：{why}" for k in ("cells", "exercises") for name, why in report[k].items() if why
-    ]
-    for name, wrong in report["routes"].items():
-        found += [f"{name}：{cell}：{why}" for cell, why in wrong.items()]
-    return found
 
 
 def main(names: list[str]) -> int:
     """返回进程退出码。"""
     code = 0
     try:
-        paths = chapter_paths(names=names)
         with desk() as place:
-            for path in paths:
-                report = walk(path, place)
-                print("\n".join(f"✓ {name}" for name, bad in report["routes"].items() if not bad))
-                for line in flaws(report):
-                    code = 1
-                    print(f"✗ {line}", flush=True)
+            for path in chapter_paths(names=names):
+                for what, why in walk(path, place).items():
+                    code |= bool(why)
+                    print(f"{'✗' if why else '✓'} {path.stem} {what}{'：' if why else ''}{why}")
     except ToolError as error:
         print(f"✗ {error}", file=sys.stderr)
         return 1
@@ -153,31 +137,9 @@ def _environment(package: Path, bare: Path) -> dict[str, str]:
         (bare / "sh").symlink_to("/bin/sh")
     removed = ("CC", "CXX", "PYTHONWARNINGS")
     kept = {name: value for name, value in os.environ.items() if name not in removed}
-    return {
-        **kept,
-        **ENVIRONMENT,
-        "CUDA_VISIBLE_DEVICES": "",
-        "MPLBACKEND": "Agg",
-        "PATH": os.pathsep.join(folders),
-        "PYTHONPATH": str(package),
-        "PYTHONWARNDEFAULTENCODING": "1",
-    }
-
-
-def _run(arguments: list[str], place: Desk) -> str:
-    """用这个 Python 在 ``place`` 上运行，返回它印的字。"""
-    done = subprocess.run(
-        [sys.executable, *arguments],
-        cwd=place.notes,
-        env=place.environment,
-        capture_output=True,
-        encoding="utf-8",
-        errors="replace",
-        check=False,
-    )
-    if done.returncode:
-        raise ToolError(f"没有跑完，退出码 {done.returncode}：\n{done.stderr[-2000:]}")
-    return done.stdout.strip()
+    plain = {"CUDA_VISIBLE_DEVICES": "", "MPLBACKEND": "Agg", "PYTHONWARNDEFAULTENCODING": "1"}
+    where = {"PATH": os.pathsep.join(folders), "PYTHONPATH": str(package)}
+    return {**kept, **ENVIRONMENT, **plain, **where}
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ from tools.notebooks import chapter_paths
 
 
 @pytest.fixture(scope="session")
-def report_of() -> Iterator[Callable[[str], dict]]:
+def report_of() -> Iterator[Callable[[str], dict[str, str]]]:
     paths = {path.stem: path for path in chapter_paths()}
     with desk() as place:
         yield functools.cache(lambda chapter: walk(paths[chapter], place))

@@ -19,4 +19,4 @@ EXERCISES = [
 
 @pytest.mark.parametrize(("chapter", "exercise"), EXERCISES)
 def test_the_solution_answers_its_exercise(report_of, chapter, exercise):
-    assert report_of(chapter)["exercises"][exercise] == ""
+    assert report_of(chapter)[f"ex-{exercise}-try"] == ""

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
 
-from tools import alone
-from tools.alone import desk, flaws, walk
+from tools.alone import Desk, desk, walk
 from tools.notebooks import ToolError
 
 PYPROJECT = """[build-system]
@@ -50,18 +51,16 @@ def test_a_chapter_runs_from_the_wheel_under_strict_conditions(book, cell):
         cell("err-div", "1 / 0", "raises-exception"),
     )
     with desk(book.root) as place:
-        found = flaws(walk(path, place, book.root))
-    assert [line.partition(": ")[0] for line in found] == [
-        "01_one：careless：EncodingWarning",
-        "01_one：own-careless：EncodingWarning",
-    ]
+        report = walk(path, place, book.root)
+    found = [line.partition(": ")[0] for line in report["★"].split("；")]
+    assert found == ["careless：EncodingWarning", "own-careless：EncodingWarning"]
     assert not place.notes.exists()
 
 
-def test_a_companion_that_is_not_of_the_wheel_is_refused(book, monkeypatch):
+def test_a_companion_that_is_not_of_the_wheel_is_refused(book):
     book.write("pyproject.toml", PYPROJECT)
-    monkeypatch.setattr(alone, "run_module", lambda *_: None)  # 轮子没有装上
-    with pytest.raises(ToolError), desk(book.root):
+    book.write("src/companion/__init__.py", "").rename(book.write("src/other/__init__.py", ""))
+    with pytest.raises(ToolError, match="companion"), desk(book.root):
         pass
 
 
@@ -69,6 +68,6 @@ def test_a_walk_that_does_not_end_is_an_error_that_says_why(book, cell):
     book.write("site/routes.toml", "route = []\n")
     book.write("tests/coverage.yml", "")
     path = book.chapter("01_one", cell("gone", "import os; os._exit(3)"))
-    place = alone.Desk(book.write("notes/x", "").parent, dict(alone.os.environ))
+    place = Desk(book.write("notes/x", "").parent, dict(os.environ))
     with pytest.raises(ToolError, match="退出码 3"):
         walk(path, place, book.root)
