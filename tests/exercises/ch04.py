@@ -206,6 +206,9 @@ WRONG = {
         lambda w, g, lr, lam: _soft(w - lr * g, lr * lam),
         lambda w, g, lr, lam: w - lr * (g + lam * torch.where(w >= 0, 1.0, -1.0)),
         lambda w, g, lr, lam: w + lr * (g + lam * w.sign()),  # 往上走
+        lambda w, g, lr, lam: g + lam * w.sign(),
+        lambda w, g, lr, lam: lr * (g + lam * w.sign()),
+        lambda w, g, lr, lam: w - lr * (g + lam / 2 * w.sign()),
         lambda w, g, lr, lam: w.sub_(lr * (g + lam * w.sign())),  # 改了 w
         lambda w, g, lr, lam: (w - lr * (g + lam * w.sign())).sum(),
     ],

@@ -38,7 +38,7 @@ def _wrong_share(value: float, p: float) -> str:
         return f"第一个数是概率，应在 0 和 1 之间，你的是 {value:.2f}。"
     if _near([value], [SCORES[1] / sum(SCORES)]):
         return "第一个数像是得分直接占的比例。softmax 先取指数，再求比例。"
-    return "第一个数不对。写出 p_1 的分数，分子分母同除以 $e^{z_1}$，只剩两个得分的差。"
+    return "第一个数不对。写出 p_1 的分数，分子分母同除以 e 的 z_1 次方，只剩两个得分的差。"
 
 
 def _wrong_losses(losses: list[float], truth: list[float], p: float) -> str:
@@ -71,7 +71,8 @@ def wrong_l1_step(answer: Callable[..., Any]) -> str | None:
         for told, slip in _slips(w, g, lr, lam):
             if _same(got, slip):
                 return told
-        return f"w = {w.tolist()}、lr={lr}、lam={lam} 时不对。减的是学习率乘以总的斜率。"
+        shape = tuple(w.shape)
+        return f"w 形状 {shape}、lr={lr}、lam={lam} 时不对。减的是学习率乘以总的斜率。"
     return None
 
 
@@ -89,6 +90,10 @@ def _steps() -> Iterator[tuple[Tensor, Tensor, float, float]]:
 def _slips(w: Tensor, g: Tensor, lr: float, lam: float) -> Iterator[tuple[str, Tensor]]:
     """常见的走错，和该说的话。"""
     plain, sign = w - lr * g, w.sign()
+    yield "这是总的斜率，还没有走：乘学习率，从 w 里减掉。", g + lam * sign
+    yield "这是走的那一步有多大，还没有从 w 里减掉。", lr * (g + lam * sign)
+    yield "方向反了：要往斜率的反方向走。", w + lr * (g + lam * sign)
+    yield "题目里的 λ 前面没有二分之一。", plain - lr * lam / 2 * sign
     yield "罚项没有进来：减的只有原来的梯度。", plain
     yield "罚项的斜率也要乘学习率。", plain - lam * sign
     yield "这是平方的罚项：减的和 w 成比例。绝对值的斜率只看正负。", plain - lr * lam * w
