@@ -130,6 +130,14 @@ def _parameters_only(model):
     return {name: p.detach().clone() for name, p in model.named_parameters()}
 
 
+def _l1_after(moved, step):
+    return moved - step * moved.sign()
+
+
+def _soft(moved, step):
+    return moved.sign() * (moved.abs() - step).relu()
+
+
 WRONG = {
     "three_way": [
         lambda n, valid, test, seed: torch.arange(n).split(_sizes(n, valid, test)),
@@ -187,5 +195,38 @@ WRONG = {
         lambda *args: _fit_until(*args, row=lambda row: [row]),  # append(my_fit(..., 1))
         lambda *args: _fit_until(*args, row=lambda row: row[0]),  # 只记损失
         lambda *args: _fit_until(*args)[0],  # 只返回 history
+    ],
+    "two_classes": [
+        (0.27, 0.31, 1.31),  # p_0
+        (0.73, 1.31, 0.31),  # 损失反了
+        (0.73, -0.31, -1.31),  # 没有变号
+        (0.73, 0.14, 0.57),  # 以 10 为底
+        (0.73, 0.27, 0.73),  # 1 - p
+        (0.67, 0.41, 1.10),  # 得分占的比例
+        (0.73, 0.31, 0.31),
+        (0.73, 0.50, 1.31),
+        (0.62, 0.48, 0.97),
+        (2.72, 0.31, 1.31),
+        [0.73],
+        (0.73, 0.31, float("inf")),
+        "0.73",
+    ],
+    "l1_step": [
+        lambda w, g, lr, lam: w - lr * g,
+        lambda w, g, lr, lam: w - lr * g - lam * w.sign(),  # 罚项没有乘学习率
+        lambda w, g, lr, lam: w - lr * (g + lam * w),  # L2
+        lambda w, g, lr, lam: w - lr * (g + lam * w.abs()),
+        lambda w, g, lr, lam: w - lr * (g + lam),
+        lambda w, g, lr, lam: w - lr * (g - lam * w.sign()),
+        lambda w, g, lr, lam: w - lr * (g + lam * w.sign() / w.numel()),
+        lambda w, g, lr, lam: _l1_after(w - lr * g, lr * lam),
+        lambda w, g, lr, lam: _soft(w - lr * g, lr * lam),
+        lambda w, g, lr, lam: w - lr * (g + lam * torch.where(w >= 0, 1.0, -1.0)),
+        lambda w, g, lr, lam: w + lr * (g + lam * w.sign()),  # 往上走
+        lambda w, g, lr, lam: g + lam * w.sign(),
+        lambda w, g, lr, lam: lr * (g + lam * w.sign()),
+        lambda w, g, lr, lam: w - lr * (g + lam / 2 * w.sign()),
+        lambda w, g, lr, lam: w.sub_(lr * (g + lam * w.sign())),  # 改了 w
+        lambda w, g, lr, lam: (w - lr * (g + lam * w.sign())).sum(),
     ],
 }

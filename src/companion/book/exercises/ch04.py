@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from companion._common import random_position
+from companion.book.exercises._ch04_theory import wrong_l1_step, wrong_two_classes
 from companion.book.exercises._common import close, mutates, require_number
 from companion.book.exercises._draws import chi_square
 
@@ -335,3 +336,11 @@ def _wrong_state(model: _Scripted, best: int, ran_out: bool) -> str | None:
     if not torch.equal(model.get_buffer("epochs"), kept["epochs"]):
         return "参数装回了，缓冲区没有：批归一化攒的平均不在 parameters() 里。"
     return None
+
+
+def two_classes(answer: Any) -> str | None:
+    return wrong_two_classes(answer)
+
+
+def l1_step(answer: Answer) -> str | None:
+    return wrong_l1_step(answer)
