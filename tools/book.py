@@ -24,7 +24,7 @@ COMMANDS = {
     "faults": "全部故障测试：杀进程、坏文件、断点续训逐步核对，十几分钟",
     "pythons": "在 3.12 和 3.13 上也装好依赖，跑伴学包的单元测试",
     "bench": "全部测量：与同行并排跑，结果写进 benchmarks/results",
-    "pins": "核对每个依赖在三种系统、三个 Python 上都有轮子",
+    "pins": "核对每个依赖在三种系统、三个 Python 上都有轮子；--write 重写 constraints.txt",
     "clean": "删掉 _build；clean --all 连 .venv、.venv-3.12 等也删",
     "help": "列出这些命令",
 }

@@ -11,9 +11,9 @@ import tomllib
 from dataclasses import dataclass
 from pathlib import Path
 
-from tools.coverage import load
 from tools.notebooks import ROOT, Notebook, ToolError, chapter_paths, read_notebook
 from tools.outline import Section, outline
+from tools.proven import load
 
 __all__ = ["SPELLING", "Claim", "beliefs", "boxes", "claims", "is_clinic", "section_of"]
 

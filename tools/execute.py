@@ -2,7 +2,7 @@
 
 用法：``python tools/execute.py [--force] [--write] [--print-cache] [章节名…]``
 
-缓存目录名里的哈希取自 ``src/companion``、``chapters/*.py``、两份依赖清单与 Python 版本：
+缓存目录名里的哈希取自 ``src/companion``、``chapters/*.py``、装着的每个包与 Python 版本：
 其中任何一样变了，所有章节重跑；只有一章的代码变了，只重跑那一章；改正文不重跑。
 站点扩展用 ``cache_path()``（或环境变量 ``BOOK_CACHE``）找到同一个目录。
 """
@@ -17,6 +17,7 @@ import json
 import platform
 import shutil
 import sys
+import sysconfig
 import time
 from collections.abc import Iterable
 from datetime import date
@@ -40,7 +41,7 @@ from tools.notebooks import (
     write_text,
 )
 
-__all__ = ["cache_path", "execute", "main"]
+__all__ = ["cache_path", "changed_cells", "execute", "main"]
 
 CACHE_PREFIX = ".jupyter_cache-"
 PROGRESS_EVERY_S = 20
@@ -54,10 +55,11 @@ def cache_path(root: Path = ROOT) -> Path:
         if path.is_file() and "__pycache__" not in path.parts
     ]
     files += sorted((root / "chapters").glob("*.py"))
-    files += [root / "requirements.txt", root / "constraints.txt"]
-    digest = hashlib.sha256(platform.python_version().encode())
+    site_packages = Path(sysconfig.get_path("purelib"))  # 文件夹名里有包名和版本
+    packages = sorted(path.name for path in site_packages.glob("*.dist-info"))
+    digest = hashlib.sha256(f"{platform.python_version()} {packages}".encode())
     for path in files:
-        content = path.read_bytes() if path.exists() else b""
+        content = path.read_bytes()
         digest.update(f"\0{path.relative_to(root).as_posix()}\0{len(content)}\0".encode())
         digest.update(content)
     return root / "_build" / f"{CACHE_PREFIX}{digest.hexdigest()[:16]}"
@@ -125,6 +127,15 @@ def execute(
         if old != folder:
             shutil.rmtree(old, ignore_errors=True)
     return executed
+
+
+def changed_cells(path: Path, root: Path = ROOT) -> list[str]:
+    """返回这一次的输出与笔记本里存下的不一样的单元；缓存里没有就先执行。"""
+    execute(root, [path.stem])
+    stored = read_notebook(path)
+    _, fresh = get_cache(cache_path(root)).merge_match_into_notebook(stored)
+    pairs = zip(code_cells(canonical(stored)), code_cells(canonical(fresh)), strict=True)
+    return [old.id for old, new in pairs if old.outputs != new.outputs]
 
 
 def main(argv: list[str] | None = None, root: Path = ROOT) -> int:

@@ -8,10 +8,10 @@ from itertools import takewhile
 from pathlib import Path
 
 from tools.clinic import REF, SPELLING, beliefs, boxes, claims, is_clinic, section_of
-from tools.coverage import load
 from tools.lint_cells import stored_texts
 from tools.notebooks import ROOT, Notebook, chapter_paths, read_notebook
 from tools.outline import Section, outline
+from tools.proven import load
 
 __all__ = ["problems"]
 

@@ -8,9 +8,9 @@ from collections.abc import Iterator
 from itertools import pairwise
 
 from companion.book.widgets._questions import problems
-from tools.coverage import LAST
 from tools.lint_chapter import Chapter, Finding, parse_cell
 from tools.notebooks import Notebook
+from tools.proven import LAST
 
 __all__ = ["RULES"]
 

@@ -1,158 +1,148 @@
 """核对依赖清单：三个 Python × 三种系统，每个包（连同间接的）在那里都有现成的轮子吗？
 
-只解析，不安装；间接依赖的版本受 constraints.txt 约束，换了依赖以后用 ``--write`` 按 .venv 重写它。
-pip 的 ``--platform`` 不改环境标记（``sys_platform`` 等仍是本机的），
-所以在这里把标记一并换成目标系统的，否则在 Linux 上会替 Windows 去找 CUDA 的包。
+用法：``python tools/pins.py [--write]``。请 uv 按 requirements.txt 解析九次，只解析，不安装；
+九次要的版本合起来，应与 constraints.txt 一字不差。改了 requirements.txt 以后用 ``--write`` 重写它，
+还合用的版本都留着。uv 装在 ``_build`` 里，只有这里用；它不读 pip 的设置，镜像写在环境变量
+``UV_DEFAULT_INDEX`` 里。
 """
 
 from __future__ import annotations
 
-import importlib.metadata
-import json
-import re
+import itertools
+import os
 import subprocess
 import sys
 import tempfile
 import time
-from dataclasses import dataclass
+from collections.abc import Iterator
 from pathlib import Path
 
-__all__ = ["SOURCE_ONLY", "TARGETS", "Target", "installed", "main", "read_constraints"]
-__all__ += ["resolve", "split_pins", "write_constraints"]
+__all__ = ["SOURCE_ONLY", "TARGETS", "NoWheel", "builds_pure_wheel", "install_uv", "main"]
+__all__ += ["pins_of", "problems", "resolve", "uv_folder", "write_constraints"]
 
 ROOT = Path(__file__).resolve().parent.parent
+UV = ("uv", "0.13.9")
 VERSIONS = ("3.11", "3.12", "3.13")
-ELSEWHERE = ("appnope", "colorama", "pywinpty")  # 只在 macOS、Windows 上装的，版本手写
-NOT_LISTED = ("paodetong", "pip")  # 自己，和装别人的那个
+PLATFORMS = {
+    "Linux x86-64": "x86_64-manylinux_2_28",
+    "Windows x86-64": "x86_64-pc-windows-msvc",
+    "macOS 14 arm64": "aarch64-apple-darwin",
+}
+TARGETS = tuple(itertools.product(VERSIONS, PLATFORMS))
 SOURCE_ONLY = ("jieba",)  # 只发布源码包的：另外核对，能在本机造出纯 Python 的轮子才算
-PIP_AS = """
-import json, sys
-from pip._vendor.packaging import markers
-here, there = markers.default_environment, json.loads(sys.argv[1])
-markers.default_environment = lambda: {**here(), **there}
-from pip._internal.cli.main import main
-sys.exit(main(sys.argv[2:]))
-"""
 
 
-@dataclass(frozen=True)
-class Target:
-    """一种系统：pip 认的轮子标签，和它的环境标记。"""
-
-    name: str
-    tags: tuple[str, ...]
-    markers: dict[str, str]
+class NoWheel(Exception):
+    """解析不出来；消息是 uv 或 pip 的理由。"""
 
 
-LINUX_TAGS = tuple(f"manylinux_2_{minor}_x86_64" for minor in range(28, 4, -1))
-TARGETS = (
-    Target(
-        "Linux x86-64",
-        (*LINUX_TAGS, "manylinux2014_x86_64", "manylinux2010_x86_64", "manylinux1_x86_64"),
-        {"sys_platform": "linux", "platform_system": "Linux", "platform_machine": "x86_64"},
-    ),
-    Target(
-        "Windows x86-64",
-        ("win_amd64",),
-        {"sys_platform": "win32", "platform_system": "Windows", "platform_machine": "AMD64"},
-    ),
-    Target(
-        "macOS 14 arm64",
-        ("macosx_14_0_arm64",),
-        {"sys_platform": "darwin", "platform_system": "Darwin", "platform_machine": "arm64"},
-    ),
-)
+def pins_of(text: str) -> dict[str, str]:
+    """返回 constraints.txt 那种清单里的名字和版本。"""
+    return dict(line.split("==") for line in text.splitlines())
 
 
-def split_pins(text: str) -> tuple[list[str], list[str]]:
-    """把清单分成 ``(要求有轮子的, 只发布源码包的)``，去掉注释和空行。"""
-    pins = [line.split("#")[0].strip() for line in text.splitlines()]
-    pins = [pin for pin in pins if pin]
-    source_only = [pin for pin in pins if pin.split("==")[0] in SOURCE_ONLY]
-    return [pin for pin in pins if pin not in source_only], source_only
+def uv_folder(root: Path = ROOT) -> Path:
+    """uv 装在哪里。"""
+    return root / "_build" / "-".join(UV)
 
 
-def canonical(name: str) -> str:
-    """包名的统一写法：小写，``-``、``_``、``.`` 不分。"""
-    return re.sub(r"[-_.]+", "-", name).lower()
+def install_uv(root: Path = ROOT) -> None:
+    """装好 uv；装过就不再装。"""
+    folder = uv_folder(root)
+    if not folder.exists():
+        _run(["pip", "install", "--quiet", "--target", str(folder), "==".join(UV)])
 
 
-def installed() -> dict[str, str]:
-    """这个环境里装着的包：统一写法的名字到版本，不带 ``+cpu`` 之类的后缀；不算 ``NOT_LISTED``。"""
-    found = {canonical(d.metadata["Name"]): d.version for d in importlib.metadata.distributions()}
-    return {k: v.partition("+")[0] for k, v in sorted(found.items()) if k not in NOT_LISTED}
+def resolve(
+    requirements: Path, version: str, platform: str, known: str = "", root: Path = ROOT
+) -> dict[str, str]:
+    """返回 ``requirements`` 在那个 Python 和系统上要的每个包和版本，``known`` 里合用的优先。
 
-
-def read_constraints(root: Path = ROOT) -> dict[str, str]:
-    """constraints.txt：统一写法的名字到版本。"""
-    lines = (root / "constraints.txt").read_text(encoding="utf-8").splitlines()
-    return {canonical(name): version for name, _, version in (x.partition("==") for x in lines)}
-
-
-def write_constraints(root: Path = ROOT) -> None:
-    """按装着的重写 constraints.txt；``ELSEWHERE`` 里没装的，留着原来的版本。"""
-    old = read_constraints(root)
-    pins = {name: old[name] for name in ELSEWHERE if name in old} | installed()
-    text = "".join(f"{name}=={pins[name]}\n" for name in sorted(pins))
-    (root / "constraints.txt").write_text(text, encoding="utf-8", newline="\n")
-
-
-def resolve(pins: list[str], version: str, target: Target, constraints: Path | None = None) -> str:
-    """让 pip 按 ``target`` 解析 ``pins``；返回空串表示全都有轮子，否则返回 pip 的理由。"""
-    os_name = "nt" if target.name.startswith("Windows") else "posix"
-    markers = {**target.markers, "os_name": os_name, "python_version": version}
-    markers["python_full_version"] = f"{version}.0"
-    tags = [word for tag in target.tags for word in ("--platform", tag)]
+    Raises:
+        NoWheel: 有一个包在那里没有轮子。
+    """
+    uv = uv_folder(root)
     with tempfile.TemporaryDirectory() as folder:
-        command = [sys.executable, "-c", PIP_AS, json.dumps(markers), "install", "--dry-run"]
-        command += ["--ignore-installed", "--quiet", "--target", folder, "--only-binary=:all:"]
-        command += ["--implementation", "cp", "--python-version", version, *tags, *pins]
-        command += ["-c", str(constraints)] if constraints else []
-        return _reason(command)
+        output = Path(folder, "pins.txt")
+        output.write_text(known, encoding="utf-8")  # uv 照着上一次的结果来
+        command = ["uv", "pip", "compile", str(requirements), "--output-file", str(output)]
+        command += ["--python-version", version, "--python-platform", PLATFORMS[platform]]
+        command += ["--only-binary=:all:", *(f"--no-binary={name}" for name in SOURCE_ONLY)]
+        command += ["--no-header", "--no-annotate", "--no-config", "--quiet"]
+        command += ["--python", sys.executable, "--cache-dir", str(uv / "cache")]
+        _run(command, PYTHONPATH=str(uv), MACOSX_DEPLOYMENT_TARGET="14.0")
+        return pins_of(output.read_text(encoding="utf-8"))
 
 
 def builds_pure_wheel(pin: str) -> str:
-    """把源码包 ``pin`` 造成轮子；返回空串表示它与系统、Python 版本都无关。"""
+    """把源码包 ``pin`` 造成轮子；返回空串表示它与系统、Python 版本都无关，否则返回理由。"""
     with tempfile.TemporaryDirectory() as folder:
-        command = [sys.executable, "-m", "pip", "wheel", "--no-deps", "--quiet", "-w", folder, pin]
-        reason = _reason(command)
+        try:
+            _run(["pip", "wheel", "--no-deps", "--quiet", "-w", folder, pin])
+        except NoWheel as error:
+            return str(error)
         names = [path.name for path in Path(folder).glob("*.whl")]
-    if reason or all(name.endswith("-none-any.whl") for name in names):
-        return reason
-    return f"造出来的轮子限定了系统：{names[0]}"
+    limited = [name for name in names if not name.endswith("-none-any.whl")]
+    return f"造出来的轮子限定了系统：{limited[0]}" if limited else ""
 
 
-def _reason(command: list[str]) -> str:
-    done = subprocess.run(command, capture_output=True)
-    if done.returncode == 0:
-        return ""
-    lines = done.stderr.decode("utf-8", "replace").strip().splitlines() or ["pip 没有说明"]
-    errors = [line for line in lines if line.startswith("ERROR:")]
-    return (errors or lines)[-1].removeprefix("ERROR: ")
+def _run(arguments: list[str], **environment: str) -> None:
+    """运行 ``python -m …``，输出不显示。"""
+    command = [sys.executable, "-m", *arguments]
+    done = subprocess.run(command, capture_output=True, env=os.environ | environment)
+    if done.returncode:
+        said = done.stderr.decode("utf-8", "replace").split()
+        raise NoWheel(" ".join(said) or f"{arguments[0]} 没有说明")
 
 
-def main(arguments: list[str] | None = None, root: Path = ROOT) -> int:
-    """返回退出码：有一格是 ✗ 就是 1。"""
-    if arguments == ["--write"]:
-        write_constraints(root)
-        return 0
-    constraints = root / "constraints.txt"
-    pins, source_only = split_pins((root / "requirements.txt").read_text(encoding="utf-8"))
-    reasons = []
-    for version in VERSIONS:
-        for target in TARGETS:
-            start = time.perf_counter()
-            reason = resolve(pins, version, target, constraints)
-            reasons.append(reason)
-            seconds = time.perf_counter() - start
-            mark = f"✗ {reason}" if reason else "✓"
-            print(f"Python {version} · {target.name}  {seconds:.0f} 秒  {mark}", flush=True)
-    for pin in source_only:
-        reason = builds_pure_wheel(pin)
-        reasons.append(reason)
-        print(f"{pin} 只有源码包：{'✗ ' + reason if reason else '✓ 造得出通用的轮子'}")
-    bad = sum(bool(reason) for reason in reasons)
-    print(f"{len(pins)} 个直接依赖和它们的依赖，{len(reasons)} 项核对，{bad} 项没过")
+def write_constraints(root: Path = ROOT) -> None:
+    """按九次解析重写 constraints.txt。
+
+    Raises:
+        NoWheel: 有一个包在一处没有轮子。
+    """
+    file, pins = root / "constraints.txt", {}
+    for version, platform in TARGETS:
+        known = file.read_text(encoding="utf-8")
+        pins |= resolve(root / "requirements.txt", version, platform, known, root)
+    text = "".join(f"{name}=={pins[name]}\n" for name in sorted(pins))
+    file.write_text(text, encoding="utf-8", newline="\n")
+
+
+def problems(root: Path = ROOT) -> Iterator[tuple[str, str]]:
+    """依次给出 ``(核对了什么, 空串或哪里不对)``。"""
+    text = (root / "constraints.txt").read_text(encoding="utf-8")
+    listed, used = pins_of(text), set()
+    for version, platform in TARGETS:
+        try:
+            found = resolve(root / "requirements.txt", version, platform, text, root)
+            used |= found.keys()
+            wrong = [f"{name}=={found[name]}" for name in found if listed.get(name) != found[name]]
+            reason = "constraints.txt 里应有 " + "、".join(wrong) if wrong else ""
+        except NoWheel as error:
+            reason = str(error)
+            used |= listed.keys()  # 它用哪些，不得而知
+        yield f"Python {version} · {platform}", reason
+    unused = "、".join(sorted(listed.keys() - used))
+    yield f"constraints.txt 的 {len(listed)} 行", f"多了 {unused}" if unused else ""
+    for name in SOURCE_ONLY:
+        yield f"{name} 只有源码包，造得出通用的轮子", builds_pure_wheel(f"{name}=={listed[name]}")
+
+
+def main(arguments: list[str], root: Path = ROOT) -> int:
+    """返回退出码：有一项是 ✗ 就是 1。"""
+    try:
+        install_uv(root)
+        if arguments == ["--write"]:
+            write_constraints(root)
+    except NoWheel as error:
+        print(f"✗ {error}", file=sys.stderr)
+        return 1
+    start, bad = time.perf_counter(), 0
+    for what, reason in problems(root):
+        bad += bool(reason)
+        print(f"{'✗' if reason else '✓'} {what}{'：' if reason else ''}{reason}", flush=True)
+    print(f"{bad} 项没过，{time.perf_counter() - start:.0f} 秒")
     return int(bool(bad))
 
 

@@ -1,77 +1,85 @@
-"""逐章证明：论断单元的 assert 真的在比较 torch 算出的值，习题的解答真的答对。
+"""证明一个论断单元：它的 assert 真的在比较 torch 算出的值，取反就失败。
 
-用法：``python tools/proof.py 章节.ipynb '["单元 id", …]'``，一行 JSON 写到标准输出::
-
-    {"cells": {"单元 id": "" 或 "哪里不对"}, "exercises": {"习题名": "" 或 …}, "errors": {…}}
-
-整章在一个进程里按顺序跑一遍（不启动内核）。要证明的单元先分出子进程，把每个 assert 逐一取反，
-子进程必须以 AssertionError 告终；习题也在子进程里把解答换进作答单元。分叉只在 Linux 上可靠，
-别处跳过这一步，结果里 ``forked`` 为 false。
+单元只跑一次：每个 assert 头一回算出条件时，分出一个子进程，在那里把条件取反再往下跑；
+子进程必须以 AssertionError 告终。
 """
 
 from __future__ import annotations
 
 import ast
-import contextlib
-import io
-import json
+import builtins
 import os
-import signal
 import sys
-from collections.abc import Callable, Iterable
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from tools.session import CAN_FORK, Session, fork
 
-from tools.fixed import ENVIRONMENT
-from tools.notebooks import Notebook, read_notebook, tags
+__all__ = ["prove", "static_problem"]
 
-__all__ = ["CAN_FORK", "Session", "forked", "main", "prove", "static_problem"]
-
-CAN_FORK = sys.platform == "linux"
-CHILD_TIMEOUT_S = 120
 UNMOVED = "照样跑通，或这台机器上走不到它"
+JUDGE = "_judge_of_proof"
 
 
-class Session:
-    """一个不带内核的 IPython：按顺序跑单元，标准输出收起来。"""
+def prove(session: Session, source: str) -> tuple[str, str]:
+    """跑一个要证明的单元，返回 ``(报错, 哪里不对)``；两项都可以是空串。"""
+    problem = static_problem(ast.parse(session.shell.transform_cell(source)))
+    counter = _torch_calls()
+    if problem or not CAN_FORK:
+        with counter:
+            error, _ = session.run(source)
+    else:
+        negations = Negations()
+        with counter:
+            error, outcomes = negations.run(session, source)
+        for index, outcome in enumerate(outcomes, 1):
+            if not outcome.startswith("AssertionError"):
+                problem = f"第 {index} 个 assert 取反后没有失败（{outcome or UNMOVED}）"
+    return error, problem or ("" if counter.calls else "单元里没有调用 torch")
+
+
+class Negations(ast.NodeTransformer):
+    """把每个 ``assert X`` 换成 ``assert 判官(序号, X)``；判官在子进程里说反话。"""
 
     def __init__(self) -> None:
-        from IPython.core.interactiveshell import InteractiveShell
-        from traitlets.config import Config
-
-        config = Config()
-        config.HistoryManager.enabled = False
-        config.InteractiveShell.colors = "NoColor"
-        self.shell = InteractiveShell.instance(config=config)
-        self.shell.showtraceback = lambda *_, **__: None  # 没人看，排版它却最慢
-
-    def run(self, source: str, negated: int | None = None) -> tuple[BaseException | None, str]:
-        """返回 ``(异常或 None, 标准输出)``；``negated`` 是要取反的 assert 的序号。"""
-        transformers = self.shell.ast_transformers
-        if negated is not None:
-            transformers.append(Negate(negated))
-        output = io.StringIO()
-        with contextlib.redirect_stdout(output), contextlib.redirect_stderr(io.StringIO()):
-            result = self.shell.run_cell(source, store_history=False)
-        if "matplotlib.pyplot" in sys.modules:
-            sys.modules["matplotlib.pyplot"].close("all")
-        return result.error_before_exec or result.error_in_exec, output.getvalue()
-
-
-class Negate(ast.NodeTransformer):
-    """把第 ``wanted`` 个 ``assert X`` 换成 ``assert not X``。"""
-
-    def __init__(self, wanted: int) -> None:
-        self.wanted = wanted
-        self.seen = -1
+        self.outcomes: list[str] = []
+        self._seen: set[int] = set()
+        self._answer: Callable[[str], None] | None = None  # 只在子进程里有
+        self._over = False
 
     def visit_Assert(self, node: ast.Assert) -> ast.Assert:
-        self.seen += 1
-        if self.seen == self.wanted:
-            node.test = ast.copy_location(ast.UnaryOp(ast.Not(), node.test), node.test)
-        return node
+        arguments = [ast.Constant(len(self.outcomes)), node.test]
+        call = ast.Call(ast.Name(JUDGE, ast.Load()), arguments, [])
+        node.test = ast.copy_location(call, node.test)
+        self.outcomes.append("")
+        return ast.fix_missing_locations(node)
+
+    def run(self, session: Session, source: str) -> tuple[str, list[str]]:
+        """跑 ``source``，返回 ``(报错, 每个 assert 取反后的报错)``。"""
+        setattr(builtins, JUDGE, self.judge)
+        session.shell.ast_transformers.append(self)
+        try:
+            error, _ = session.run(source)
+            if self._answer:
+                self._answer(error)
+        finally:
+            if self._answer:
+                os._exit(1)
+            session.shell.ast_transformers.remove(self)
+            self._over = True
+        return error, self.outcomes
+
+    def judge(self, index: int, value: Any) -> Any:
+        """返回 assert 的条件；每个 assert 头一回来，分出一个得到反话的子进程。"""
+        if self._over or self._answer or index in self._seen:
+            return value
+        self._seen.add(index)
+        branch = fork()
+        if isinstance(branch, str):
+            self.outcomes[index] = branch
+            return value
+        self._answer = branch
+        return not value
 
 
 def static_problem(tree: ast.Module) -> str:
@@ -97,41 +105,6 @@ def _compares(test: ast.expr, bound: set[str]) -> bool:
         for node in nodes
     )
     return judged and fresh
-
-
-def prove(notebook: Notebook, wanted: Iterable[str]) -> dict[str, Any]:
-    """返回整章的证明结果，见模块开头。"""
-    session, wanted = Session(), set(wanted)
-    report: dict[str, Any] = {"cells": {}, "exercises": {}, "errors": {}, "forked": CAN_FORK}
-    sources = {cell.id: cell.source for cell in notebook.cells if cell.cell_type == "code"}
-    for cell in notebook.cells:
-        if cell.cell_type != "code":
-            continue
-        if cell.id.startswith("ex-") and cell.id.endswith("-try") and CAN_FORK:
-            name = cell.id[3:-4]
-            report["exercises"][name] = _exercise(session, cell.source, sources[f"sol-{name}"])
-        if cell.id in wanted:
-            error, report["cells"][cell.id] = _prove_cell(session, cell.source)
-        else:
-            error, _ = session.run(cell.source)
-        if (error is not None) != ("raises-exception" in tags(cell)):
-            report["errors"][cell.id] = _name(error) or "没有报错"
-    return report
-
-
-def _prove_cell(session: Session, source: str) -> tuple[BaseException | None, str]:
-    """跑一个要证明的单元，返回 ``(异常或 None, 哪里不对)``。"""
-    tree = ast.parse(session.shell.transform_cell(source))
-    problem = static_problem(tree)
-    count = sum(isinstance(node, ast.Assert) for node in ast.walk(tree))
-    for index in range(count if CAN_FORK and not problem else 0):
-        outcome = forked(lambda index=index: _name(session.run(source, negated=index)[0]))
-        if not outcome.startswith("AssertionError"):
-            problem = f"第 {index + 1} 个 assert 取反后没有失败（{outcome or UNMOVED}）"
-    counter = _torch_calls()
-    with counter:
-        error, _ = session.run(source)
-    return error, problem or ("" if counter.calls else "单元里没有调用 torch")
 
 
 def _torch_calls() -> Any:
@@ -165,56 +138,3 @@ def _torch_calls() -> Any:
             sys.setprofile(None)  # 有一次就够了；逐个调用地盯着太慢
 
     return Counter()
-
-
-def _exercise(session: Session, attempt: str, solution: str) -> str:
-    """返回空串，或习题哪里不对：原样应得 ◌，换上解答应得 ✓。"""
-    untouched = forked(lambda: _verdict(session, attempt))
-    solved = forked(lambda: _verdict(session, solution))
-    if not untouched.startswith("◌"):
-        return f"没改过的作答单元应得 ◌，得到：{untouched}"
-    return "" if solved.startswith("✓") else f"换上解答应得 ✓，得到：{solved}"
-
-
-def _verdict(session: Session, source: str) -> str:
-    error, output = session.run(source)
-    verdicts = [line for line in output.splitlines() if line.startswith(("◌", "✗", "✓"))]
-    return _name(error) or (verdicts[-1] if verdicts else "没有 ◌、✗ 或 ✓")
-
-
-def forked(job: Callable[[], str], limit_s: int = CHILD_TIMEOUT_S) -> str:
-    """在子进程里做 ``job``，返回它的结果（最多 4000 字节）；父进程的状态不受影响。"""
-    reader, writer = os.pipe()
-    child = os.fork()
-    if child == 0:
-        status = 1
-        try:
-            signal.alarm(limit_s)
-            os.write(writer, job().encode()[:4000])
-            status = 0
-        finally:
-            os._exit(status)
-    os.close(writer)
-    with os.fdopen(reader, "rb") as stream:
-        answer = stream.read().decode(errors="replace")
-    _, status = os.waitpid(child, 0)
-    return answer if status == 0 else f"子进程没有跑完，状态 {status}"
-
-
-def _name(error: BaseException | None) -> str:
-    return "" if error is None else f"{type(error).__name__}: {error}"[:300]
-
-
-def main(argv: list[str]) -> int:
-    """返回进程退出码；结果写到标准输出。"""
-    path, wanted = Path(argv[0]).resolve(), json.loads(argv[1])
-    os.environ.update(ENVIRONMENT, MPLBACKEND="Agg", CUDA_VISIBLE_DEVICES="")
-    os.chdir(path.parent)
-    report = prove(read_notebook(path), wanted)
-    print(json.dumps(report, ensure_ascii=False))
-    return 0
-
-
-if __name__ == "__main__":
-    sys.stdout.reconfigure(encoding="utf-8")
-    sys.exit(main(sys.argv[1:]))

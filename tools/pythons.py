@@ -4,7 +4,7 @@
 CI 里（有环境变量 ``CI``）或运行 ``python tools/book.py pythons`` 时，另建 ``.venv-3.12``、
 ``.venv-3.13``，装上同一套依赖，用真的 torch 跑 ``tests/companion``。
 
-用法：``python tools/pythons.py 3.12``，备好那个环境再跑。
+用法：``python tools/pythons.py 3.12 [pytest 的选项]``，备好那个环境再跑。
 """
 
 from __future__ import annotations
@@ -60,29 +60,27 @@ def _step(version: str, python: Path, root: Path, part_of: str, prepare: bool) -
         return Step(name, part_of=part_of, note=note)
     if prepare:
         command = [str(python), "tools/pythons.py", version]
-        return Step(name, command, {}, part_of, f".venv-{version} 里有 torch，跑 tests/companion")
+        note = f".venv-{version} 里有 torch，跑 tests/companion"
+        return Step(name, command, {}, part_of, note, tests=True)
     command = [other, "-m", "pytest", "-p", "no:cacheprovider"]
     if _output([other, "-c", NEEDS + "; print('ok')"]) == "ok":
         command += UNIT_TESTS
         env = {"PYTHONPATH": str(root / "src")}
-        return Step(name, command, env, part_of, "那里有 torch，全部都跑")
+        return Step(name, command, env, part_of, "那里有 torch，全部都跑", tests=True)
     command += ["--noconftest", *(f"tests/tools/test_{name}.py" for name in PLAIN_TESTS)]
     env = {"PYTHONPATH": str(_borrow_pytest(python, root))}
-    return Step(name, command, env, part_of, FEW)
+    return Step(name, command, env, part_of, FEW, tests=True)
 
 
-def main(versions: list[str], root: Path = ROOT) -> int:
-    """给每个版本备好 ``.venv-版本``，在里面跑伴学包的单元测试；有一个没过，返回值就不是 0。"""
-    codes = []
-    for version in versions:
-        interpreter = find_python(version, root, own=False) or find_python(version, root)
-        if interpreter is None:
-            raise Stop(f"没有找到 Python {version}：请先装上它。")
-        python = ready(Place(root, f".venv-{version}", interpreter))
-        command = [str(python), "-m", "pytest", "-p", "no:cacheprovider", "tests/companion"]
-        env = {**os.environ, "PYTHONPATH": str(root / "src")}
-        codes.append(subprocess.run(command, cwd=root, env=env).returncode)
-    return max(codes, default=0)
+def main(version: str, *options: str, root: Path = ROOT) -> int:
+    """备好 ``.venv-版本``，在里面跑伴学包的单元测试，返回 pytest 的退出码。"""
+    interpreter = find_python(version, root, own=False) or find_python(version, root)
+    if interpreter is None:
+        raise Stop(f"没有找到 Python {version}：请先装上它。")
+    python = ready(Place(root, f".venv-{version}", interpreter))
+    command = [python, "-m", "pytest", "-p", "no:cacheprovider", "tests/companion", *options]
+    env = os.environ | {"PYTHONPATH": str(root / "src")}
+    return subprocess.run(command, cwd=root, env=env).returncode
 
 
 def find_python(version: str, root: Path, *, own: bool = True) -> str | None:
@@ -138,6 +136,6 @@ def _output(command: list[str]) -> str | None:
 
 if __name__ == "__main__":
     try:
-        sys.exit(main(sys.argv[1:]))
+        sys.exit(main(*sys.argv[1:]))
     except Stop as stop:
         sys.exit(f"✗ {stop}")

@@ -17,7 +17,7 @@ from tools.notebooks import Notebook, ToolError, tags
 from tools.reader_prose import CLOSE, OPEN, block, details, joined, markdown
 from tools.reader_words import Book, anchor
 
-__all__ = ["outputs", "reader_notebook", "reader_text", "setup_source"]
+__all__ = ["COMPANION", "outputs", "reader_notebook", "reader_text", "setup_source"]
 
 METADATA = {
     "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
@@ -31,7 +31,7 @@ METADATA = {
         "version": "3.11",
     },
 }
-COMPANION = re.compile(r'<(script|style) data-companion="[\w.-]+">.*?</\1>', re.DOTALL)
+COMPANION = re.compile(r"""<(script|style) data-companion=["']([\w.-]+)["']>.*?</\1>""", re.DOTALL)
 INSTALL = re.compile(r'^ +%pip install -q ("[^"\n]+ @ [^"\n]+")\n', re.MULTILINE)
 HIDDEN = {
     "hide-input": {"source_hidden": True},

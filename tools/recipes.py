@@ -17,11 +17,12 @@ from tools.install import Place, ready
 from tools.preflight import Stop
 from tools.pythons import UNIT_TESTS, other_python_steps
 from tools.serve import serve
-from tools.steps import ANSI, Step, run_steps, stream, summary
+from tools.steps import Step, run_steps, stream, summary
 
 __all__ = ["run"]
 
 UNIT = "单元测试"
+ANSI = re.compile(r"\x1b\[[0-9;]*[mK]")  # 终端颜色
 CODE_FOLDERS = ("src", "tools", "site", "tests", "benchmarks", "examples")
 SITE_SOURCES = ("*.md", "*.yml", "*.bib", "requirements.txt", "constraints.txt", "tools/*.py")
 SITE_SOURCES += (
@@ -151,7 +152,7 @@ def _check_steps(python: Path, root: Path) -> list[Step]:
         Step("笔记本格式", [python, "tools/nb_format.py", "--check"]),
         Step("笔记本规范", [python, "tools/nb_lint.py"]),
         Step("中文排版", [python, "tools/typography.py"]),
-        Step("覆盖数", [python, "tools/coverage.py"]),
+        Step("覆盖数", [python, "tools/proven.py"]),
     ]
 
 
@@ -159,11 +160,11 @@ def _test_steps(python: Path, root: Path) -> list[Step]:
     pytest = [python, "-m", "pytest"]
     return [
         *_check_steps(python, root),
-        Step(UNIT, [*pytest, *UNIT_TESTS]),
-        Step("故障样本", [*pytest, "tests/faults"]),
+        Step(UNIT, [*pytest, *UNIT_TESTS], tests=True),
+        Step("故障样本", [*pytest, "tests/faults"], tests=True),
         *other_python_steps(python, root, part_of=UNIT),
-        Step("章节复跑", [python, "tools/nbval_run.py"]),
-        Step("习题与章节", [*pytest, "tests/exercises", "tests/chapters"]),
+        Step("执行章节", [python, "tools/execute.py"]),
+        Step("习题与章节", [*pytest, "tests/exercises", "tests/chapters"], tests=True),
     ]
 
 

@@ -12,7 +12,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from tools.notebooks import ROOT, ToolError
 
-__all__ = ["build_wheel", "main", "run_module"]
+__all__ = ["build_wheel", "main", "run_python"]
 
 PACKAGED = ("pyproject.toml", "README.md", "LICENSE")
 
@@ -30,23 +30,21 @@ def build_wheel(folder: Path, root: Path = ROOT) -> Path:
                 shutil.copy2(root / name, copy)
         ignored = shutil.ignore_patterns("__pycache__", "*.egg-info")
         shutil.copytree(root / "src", copy / "src", ignore=ignored)
-        run_module(["build", "--wheel", "--no-isolation", "--outdir", str(folder)], cwd=copy)
+        run_python(["-m", "build", "--wheel", "--no-isolation", "--outdir", str(folder)], cwd=copy)
     return next(folder.glob("*.whl"))
 
 
-def run_module(arguments: list[str], cwd: Path | None = None) -> None:
-    """运行 ``python -m 模块 参数``；失败就抛出 ToolError，附上输出的末尾。"""
-    result = subprocess.run(
-        [sys.executable, "-m", *arguments],
-        cwd=cwd,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        encoding="utf-8",
-        errors="replace",
-        check=False,
-    )
-    if result.returncode:
-        raise ToolError(f"{' '.join(arguments[:2])} 失败：\n{result.stdout[-1500:]}")
+def run_python(
+    arguments: list[str], cwd: Path | None = None, env: dict[str, str] | None = None
+) -> str:
+    """返回 ``python 参数`` 印的字；失败就抛出 ToolError，附上输出的末尾。"""
+    command = [sys.executable, *arguments]
+    said = {"capture_output": True, "encoding": "utf-8", "errors": "replace"}
+    done = subprocess.run(command, cwd=cwd, env=env, **said)
+    if done.returncode:
+        tail = (done.stdout + done.stderr)[-2000:]
+        raise ToolError(f"{' '.join(arguments[:2])} 没有跑完，退出码 {done.returncode}：\n{tail}")
+    return done.stdout.strip()
 
 
 def main(argv: list[str]) -> int:

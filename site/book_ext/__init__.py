@@ -14,7 +14,8 @@ from . import notebooks
 
 SITE = Path(__file__).resolve().parents[1]
 PARTS = ("anchors", "api", "benches", "katex", "chapters", "prose", "folds", "facts", "notebooks")
-PARTS += ("page", "widgets", "clinic", "dictionary", "routes", "home", "search", "shipped")
+PARTS += ("translator", "page", "outputs", "clinic", "dictionary", "routes", "home", "search")
+PARTS += ("public", "shipped")
 
 
 def digest(srcdir: str | Path) -> str:
@@ -29,7 +30,6 @@ def digest(srcdir: str | Path) -> str:
 def configure(app: Sphinx, config: Config) -> None:
     """填上只有构建时才知道的配置：执行缓存的位置、扩展的摘要。"""
     config.book_digest = digest(app.srcdir)
-    config.ogp_site_url = config.html_baseurl
     # 主题是我们自己的模板，Jupyter Book 传来的选项里只有仓库地址有用。
     config.book_repository = dict(config.html_theme_options)
     config.html_theme_options = {}

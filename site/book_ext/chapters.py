@@ -7,7 +7,6 @@ from __future__ import annotations
 import math
 import re
 from pathlib import Path
-from typing import Any
 
 from docutils import nodes
 from sphinx.addnodes import pending_xref
@@ -19,7 +18,7 @@ from .tooling import tool
 
 CHAPTER = re.compile(r"chapters/(\d\d)_")
 MARKS = {"★": "必读", "☆": "选读"}
-Spent = tuple[float, float]  # 读几分钟、练几分钟
+Spent = tuple[float, float, int]  # 读几分钟、练几分钟、正文里几格代码
 
 
 def chapter_number(docname: str) -> int | None:
@@ -42,6 +41,11 @@ class ChapterRole(SphinxRole):
         return [link], []
 
 
+def is_notebook(app: Sphinx, docname: str) -> bool:
+    """这一页是不是从笔记本来的：章节和诊所是，能下载。"""
+    return Path(app.env.doc2path(docname)).suffix == ".ipynb"
+
+
 def number_by_chapter(app: Sphinx, env: BuildEnvironment) -> list[str]:
     """图、表、公式与练习改按章编号（图 1.2 是第 1 章第 2 张）；返回空表，不要求重读。"""
     for docname, kinds in env.toc_fignumbers.items():
@@ -61,22 +65,26 @@ def spent_text(spent: Spent, template: str = "{}") -> str:
     return f"{' · '.join(parts)} 分钟"
 
 
-def section_times(app: Sphinx, docname: str) -> list[Any]:
-    """源文件里各个 ★/☆ 小节的标题记号和分钟数，按先后；不是笔记本就是空表。"""
-    path = Path(app.env.doc2path(docname))
-    if chapter_number(docname) is None or path.suffix != ".ipynb":
+def section_times(app: Sphinx, docname: str) -> list[tuple[str, Spent]]:
+    """源文件里各个 ★/☆ 小节的标题记号和要花的时间，按先后；不是章节的笔记本就是空表。"""
+    if chapter_number(docname) is None or not is_notebook(app, docname):
         return []
-    timed = tool("minutes").chapter_minutes(path, Path(app.srcdir))
-    return [(section.mark, spent) for section, spent in timed if section.mark]
+    minutes = tool("minutes")
+    timed = minutes.chapter_minutes(Path(app.env.doc2path(docname)), Path(app.srcdir))
+    return [
+        (section.mark, (*spent, len(minutes.counted_code(section))))
+        for section, spent in timed
+        if section.mark
+    ]
 
 
 def mark_sections(app: Sphinx, doctree: nodes.document, docname: str) -> None:
     """给 ★/☆ 小节写上分钟数，并把各类之和记到页面元数据 ``book_minutes``。"""
     times = section_times(app, docname)
     totals: dict[str, Spent] = {}
-    for mark, (read, practise) in times:
-        before = totals.get(mark, (0, 0))
-        totals[mark] = (before[0] + read, before[1] + practise)
+    for mark, (read, practise, cells) in times:
+        before = totals.get(mark, (0, 0, 0))
+        totals[mark] = (before[0] + read, before[1] + practise, before[2] + cells)
     waiting = iter(times)
     for section in doctree.findall(nodes.section):
         title = section.next_node(nodes.title)

@@ -22,6 +22,7 @@ from sphinx.errors import ExtensionError
 from sphinx.util.docutils import SphinxDirective
 
 from .clinic import CODE, registry
+from .page import need
 from .tooling import ROOT, tool
 
 RECORD = Path("_build", "dictionary.json")
@@ -84,6 +85,7 @@ class LookupDirective(SphinxDirective):
         errors = sum(entry.target.startswith("err-") for entry in entries)
         version = record(Path(self.env.srcdir))["torch"]
         note = NOTE.format(errors=errors, old=len(entries) - errors, version=version)
+        need(self.state.document, "lookup.js")
         return [nodes.raw("", box(entries), format="html"), nodes.paragraph("", note)]
 
 
@@ -155,9 +157,9 @@ def fence(code: str) -> list[str]:
 
 def message(said: str) -> list[str]:
     """torch 说的话：报错的样子和章节里一样，警告是另一种颜色。"""
-    text = escape(said.replace("\n\n", "\n"), quote=False)
     kind = "warned" if said.split(":")[0].endswith("Warning") else "error"
-    return ["```{raw} html", f'<div class="output {kind}"><pre>{text}</pre></div>', "```", ""]
+    lines = said.replace("\n\n", "\n").splitlines()
+    return ["```{code-block} text", f":class: output {kind}", "", *lines, "```", ""]
 
 
 def box(entries: Iterable[Any]) -> str:
@@ -172,19 +174,7 @@ def box(entries: Iterable[Any]) -> str:
     return BOX.format(please=escape(PLEASE), items="".join(items))
 
 
-def on_page(
-    app: Sphinx,
-    pagename: str,
-    templatename: str,
-    context: dict[str, Any],
-    doctree: nodes.document | None,
-) -> None:
-    if doctree is not None and 'class="lookup"' in (context.get("body") or ""):
-        app.add_js_file("lookup.js", defer="defer")
-
-
 def setup(app: Sphinx) -> None:
     app.add_directive("error-lookup", LookupDirective)
     app.add_directive("error-dictionary", ErrorDirective)
     app.add_directive("old-idioms", OldDirective)
-    app.connect("html-page-context", on_page, priority=800)  # 在 page 筛过脚本之后

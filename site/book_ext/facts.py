@@ -11,9 +11,8 @@ from urllib.parse import urlsplit
 from docutils import nodes
 from sphinx.application import Sphinx
 from sphinx.util.docutils import SphinxDirective
-from sphinx.writers.html5 import HTML5Translator
 
-from .chapters import MARKS, Spent, chapter_number, spent_text
+from .chapters import MARKS, Spent, chapter_number, is_notebook, spent_text
 from .tooling import tool
 
 COLAB = "https://colab.research.google.com/github"
@@ -41,16 +40,17 @@ def measured(stats: dict[str, Any] | None) -> str:
     seconds = max(1, round(stats["seconds"]))
     peak = stats.get("peak_mb")
     memory = f" · {round(peak)} MB 内存" if peak else ""
-    return f'<li title="{escape(title)}">全章跑一遍 <b>{seconds}</b> 秒{memory}</li>'
+    return f'<li title="{escape(title)}">跑一遍 <b>{seconds}</b> 秒{memory}</li>'
 
 
 def reading(totals: dict[str, Spent]) -> str:
-    """★ 与 ☆ 各要读多久、练多久，供页首显示；没有这类小节就不写。"""
-    return "".join(
-        f'<li title="{tool("minutes").HOW}">{mark} {MARKS[mark]}：'
-        f"{spent_text(spent, '<b>{}</b>')}</li>"
-        for mark, spent in totals.items()
-    )
+    """★ 与 ☆ 各要读多久、练多久，★ 有几格代码，供页首显示；没有这类小节就不写。"""
+    items = []
+    for mark, spent in totals.items():
+        cells = f" · {spent[2]} 格代码" if mark == "★" else ""
+        text = f"{mark} {MARKS[mark]}：{spent_text(spent, '<b>{}</b>')}{cells}"
+        items.append(f'<li title="{tool("minutes").HOW}">{text}</li>')
+    return "".join(items)
 
 
 def colab_link(repository: dict[str, Any], docname: str) -> str:
@@ -59,25 +59,26 @@ def colab_link(repository: dict[str, Any], docname: str) -> str:
     if not url or is_placeholder(url):
         return ""
     target = f"{COLAB}{urlsplit(url).path}/blob/{repository['repository_branch']}/{docname}.ipynb"
-    return f'<li><a href="{escape(target)}">在 Colab 运行</a></li>'
+    return f'<a href="{escape(target)}">在 Colab 运行</a>'
 
 
-def facts_bar(app: Sphinx, docname: str, root: str) -> str:
-    """一章标题下面的事实栏，HTML；``root`` 是从这一页到网站根的相对路径。"""
-    name = Path(docname).name
+def facts_bar(app: Sphinx, docname: str) -> str:
+    """一章标题下面的事实栏，HTML。"""
+    root, name = "../" * docname.count("/"), Path(docname).name
     items = [
         reading(app.env.metadata[docname].get("book_minutes", {})),
         measured(read_stats(app.srcdir).get(docname)),
-        f'<li class="act"><a href="{root}notebooks/{name}.ipynb" download>下载笔记本</a></li>',
+        f'<li class="act"><a href="{root}notebooks/{name}.ipynb" download>下载笔记本</a>',
         colab_link(app.config.book_repository, docname),
-        f'<li><a href="{root}intro.html#run-locally">本机运行</a></li>',
+        f'<a href="{root}intro.html#run-locally">本机运行</a></li>',
     ]
-    return f'<ul class="book-facts" aria-label="本章概况">{"".join(items)}</ul>'
+    return f'<ul class="book-facts" aria-label="概况">{"".join(items)}</ul>'
 
 
 def eyebrow(docname: str) -> str:
-    """标题上方的「第 N 章」。"""
-    return f'<p class="book-eyebrow">第 {chapter_number(docname)} 章</p>'
+    """标题上方的「第 N 章」，HTML；不是章节就是空串。"""
+    number = chapter_number(docname)
+    return "" if number is None else f'<p class="book-eyebrow">第 {number} 章</p>'
 
 
 class status_line(nodes.General, nodes.Element):
@@ -104,12 +105,21 @@ def status_text(stats: Stats) -> str:
     return f"{when}，torch {versions}：{cells} 个单元全部跑通，共 {seconds} 秒。"
 
 
-def visit_status(self: HTML5Translator, node: status_line) -> None:
-    text = status_text(read_stats(self.builder.srcdir))
-    self.body.append(f'<p class="book-status">{escape(text)}</p>\n')
-    raise nodes.SkipNode
+def resolve(app: Sphinx, doctree: nodes.document, docname: str) -> None:
+    """首页的占位换成那句话，笔记本的标题上下加章号和事实栏。"""
+    for line in list(doctree.findall(status_line)):
+        text = status_text(read_stats(app.srcdir))
+        line.replace_self(nodes.paragraph("", text, classes=["book-status"]))
+    title = doctree.next_node(nodes.title)
+    if title is not None and is_notebook(app, docname):
+        head = [
+            nodes.raw("", text, format="html")
+            for text in (eyebrow(docname), facts_bar(app, docname))
+        ]
+        title.replace_self([head[0], title, head[1]])
 
 
 def setup(app: Sphinx) -> None:
-    app.add_node(status_line, html=(visit_status, None))
+    app.add_node(status_line)
+    app.connect("doctree-resolved", resolve, priority=600)  # 在 chapters 算出分钟数之后
     app.add_directive("book-status", StatusDirective)

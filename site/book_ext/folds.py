@@ -5,56 +5,39 @@ from __future__ import annotations
 from docutils import nodes
 from sphinx.application import Sphinx
 from sphinx.locale import admonitionlabels
-from sphinx.writers.html5 import HTML5Translator
 
 
 class fold(nodes.General, nodes.Element):
     """折叠块；第一个子节点是 ``fold_title``。"""
 
 
-class fold_title(nodes.General, nodes.Element):
+class fold_title(nodes.General, nodes.TextElement):
     """折叠块的标题，点它展开。"""
 
 
-def title_and_content(node: nodes.Element) -> tuple[str, list[nodes.Node]]:
-    """折叠块的标题文字与正文；没写标题的用该类提示的名字（如「提示」）。"""
-    first = node.children[0]
-    if isinstance(first, nodes.title):
-        return first.astext(), node.children[1:]
-    return str(admonitionlabels.get(node.tagname, "展开")), node.children
+def is_dropdown(node: nodes.Node) -> bool:
+    return isinstance(node, nodes.Element) and "dropdown" in node["classes"]
+
+
+def made(node: nodes.Element) -> fold:
+    """一个提示块的折叠块；没写标题的用该类提示的名字（如「提示」）。"""
+    content, name = list(node.children), str(admonitionlabels.get(node.tagname, "展开"))
+    if isinstance(content[0], nodes.title):
+        name = content.pop(0).astext()
+    kind = [] if node.tagname == "admonition" else [node.tagname]
+    title = fold_title("", name, classes=["admonition-title"])
+    classes = ["admonition", *kind, *node["classes"]]
+    return fold("", title, *content, ids=node["ids"], classes=classes)
 
 
 def make_folds(app: Sphinx, doctree: nodes.document, docname: str) -> None:
     if app.builder.format != "html":
         return
-    for node in list(
-        doctree.findall(lambda n: "dropdown" in getattr(n, "attributes", {}).get("classes", ()))
-    ):
-        text, content = title_and_content(node)
-        kind = [] if node.tagname == "admonition" else [node.tagname]
-        block = fold(ids=node["ids"], classes=["admonition", *kind, *node["classes"]])
-        block += fold_title("", nodes.Text(text))
-        block.extend(content)
-        node.replace_self(block)
-
-
-def visit_fold(self: HTML5Translator, node: fold) -> None:
-    self.body.append(self.starttag(node, "details"))
-
-
-def depart_fold(self: HTML5Translator, node: fold) -> None:
-    self.body.append("</details>\n")
-
-
-def visit_title(self: HTML5Translator, node: fold_title) -> None:
-    self.body.append(self.starttag(node, "summary", "", CLASS="admonition-title"))
-
-
-def depart_title(self: HTML5Translator, node: fold_title) -> None:
-    self.body.append("</summary>\n")
+    for node in list(doctree.findall(is_dropdown)):
+        node.replace_self(made(node))
 
 
 def setup(app: Sphinx) -> None:
-    app.add_node(fold, html=(visit_fold, depart_fold))
-    app.add_node(fold_title, html=(visit_title, depart_title))
+    app.add_node(fold)
+    app.add_node(fold_title)
     app.connect("doctree-resolved", make_folds, priority=600)

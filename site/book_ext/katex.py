@@ -7,6 +7,7 @@ import re
 import shutil
 from functools import cache
 from pathlib import Path
+from xml.etree import ElementTree
 
 from docutils import nodes
 from py_mini_racer import MiniRacer
@@ -45,6 +46,12 @@ def render(text: str, display: bool) -> str:
     if "error" in result:
         raise ValueError(result["error"])
     return str(result["html"])
+
+
+def plain(text: str) -> str:
+    """公式 ``text`` 里读得出的字，给搜索用；取自 KaTeX 写的 MathML。"""
+    tree = ElementTree.fromstring(render(aligned(text), display=False))
+    return "".join(tree.find(".//{*}semantics")[0].itertext())
 
 
 def rendered(self: HTML5Translator, node: nodes.Element, *, display: bool) -> str:

@@ -27,7 +27,7 @@ def marked(line: str) -> str:
 
 
 def mark_long_lines(body: str) -> str:
-    """页面 ``body`` 里的代码，长行都做上记号；输出不动，它的列要对齐。"""
+    """HTML 里的代码，长行都做上记号；输出不动，它的列要对齐。"""
 
     def block(found: re.Match[str]) -> str:
         lines = found[2].splitlines(keepends=True)

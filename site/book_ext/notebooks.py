@@ -7,7 +7,7 @@ from pathlib import Path
 from sphinx.application import Sphinx
 from sphinx.errors import ExtensionError
 
-from .chapters import chapter_number
+from .chapters import is_notebook
 from .facts import is_placeholder
 from .tooling import tool
 
@@ -20,13 +20,12 @@ def cache_path(root: Path) -> Path:
 
 
 def write_downloads(app: Sphinx, error: Exception | None) -> None:
-    """把各章换成读者版，放到网站的 ``notebooks/``；源文件里是别的前端不认的 MyST。"""
+    """把章节和诊所换成读者版，放到网站的 ``notebooks/``；源文件里是别的前端不认的 MyST。"""
     if error or app.builder.format != "html":
         return
     base, root = app.config.html_baseurl or "", Path(app.srcdir)
     sources = {name: Path(app.env.doc2path(name)) for name in app.env.found_docs}
-    chapters = [name for name in sorted(sources) if chapter_number(name) is not None]
-    chapters = [name for name in chapters if sources[name].suffix == ".ipynb"]
+    chapters = [name for name in sorted(sources) if is_notebook(app, name)]
     target = Path(app.outdir, "notebooks")
     target.mkdir(parents=True, exist_ok=True)
     if not chapters:

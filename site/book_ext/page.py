@@ -1,4 +1,4 @@
-"""每一页写出前的修整：只留要用的脚本与样式，定下安全策略，补上章首、本页目录与图片的宽高。"""
+"""每一页的外框要的东西：只留用到的脚本与样式，定下安全策略，写出本页目录。"""
 
 from __future__ import annotations
 
@@ -11,47 +11,45 @@ from typing import Any
 
 from docutils import nodes
 from sphinx.application import Sphinx
+from sphinx.environment.adapters.toctree import TocTree
 
 from . import katex
-from .chapters import chapter_number
-from .facts import eyebrow, facts_bar, is_placeholder
-from .images import sized
-from .long_lines import mark_long_lines
 
 THEME = Path(__file__).resolve().parents[1] / "templates" / "theme.js"
-H1 = re.compile(r"<h1>.*?</h1>", re.S)
 KEPT = re.compile(r"_static/(?:book|cells|search)\.(?:css|js)$")
 DESIGN = re.compile(r"sphinx-design\.min\.css")
-OUTER_LIST = re.compile(r"^\s*<ul>\s*<li>\s*<a[^>]*>.*?</a>(.*)</li>\s*</ul>\s*$", re.S)
-HINT = r'<span class="\1">\2</span>'
-TRACE_HEAD = r'<span class="gt">-{20,}</span>\n.*?Traceback \(most recent call last\)\n'
-CODE = re.compile(r'<code class="docutils literal notranslate">(.*?)</code>')
-SHORT = 24  # 正文里这么长的代码，不在中间折行
-SIGNATURE = re.compile(r'<dl>\s*((?:<dd><em class="sig-param".*?</dd>\s*)+)</dl>', re.S)
-REPLACED = (
-    (re.compile(TRACE_HEAD), ""),  # 横线与重复的错误名，手机上占两行
-    (re.compile(r'(class="headerlink" href="[^"]*") title="[^"]*"'), r'\1 aria-label="此处的链接"'),
-    (re.compile(r"<table (?=[^>]*class=)"), '<div class="table-box"><table '),
-    (re.compile(r"</table>"), "</table></div>"),
-    (re.compile(r'<th( class="[^"]*")?><p></p></th>'), "<td></td>"),
-    (re.compile(r'<summary aria-label="[^"]*">'), "<summary>"),
-    (re.compile(r'<p class="(collapsed|expanded) admonition-title">(.*?)</p>'), HINT),
-    (re.compile(r'<details class="admonition hide'), '<details class="hide'),
-    (re.compile(r"(</strong>(?:</a>)?) -- "), r"\1："),  # 接口页的参数名之后
-    (re.compile(r'role="doc-biblioentry"'), 'role="listitem"'),  # 外面是 role="list"
-    (re.compile(r'<section id="(?:solution|exercise)-content">'), "<section>"),
-)
 
 
-def keep_assets(context: dict[str, Any]) -> None:
-    """只留本书自己的脚本与样式；用到标签页、网格的页面再加 sphinx-design 那份。"""
-    wanted = [KEPT] + ([DESIGN] if 'class="sd-' in context.get("body", "") else [])
+def need(doctree: nodes.document, *names: str) -> None:
+    """记下这一页要引用的脚本或样式，``_static`` 里的名字。"""
+    doctree["assets"] = list(dict.fromkeys([*doctree.get("assets", ()), *names]))
+
+
+def has_class(doctree: nodes.document, prefix: str) -> bool:
+    """页面里有没有一个元素，它的一个类以 ``prefix`` 开头。"""
+    elements = doctree.findall(nodes.Element)
+    return any(name.startswith(prefix) for node in elements for name in node.get("classes", ()))
+
+
+def keep_assets(context: dict[str, Any], *wanted: re.Pattern[str]) -> None:
+    """脚本与样式只留 ``wanted`` 里的：Sphinx 和各扩展总是每页都加上自己那份。"""
     for kind in ("script_files", "css_files"):
         context[kind][:] = [
             item
             for item in context[kind]
             if any(pattern.search(str(item.filename or "")) for pattern in wanted)
         ]
+
+
+def add_assets(app: Sphinx, doctree: nodes.document) -> None:
+    """引用 `need` 记下的那些，有公式的加上公式的样式。"""
+    if doctree.next_node(lambda node: isinstance(node, nodes.math | nodes.math_block)):
+        app.add_css_file(katex.CSS, priority=300)
+    for name in doctree.get("assets", ()):
+        if name.endswith(".js"):
+            app.add_js_file(name, defer="defer")
+        else:
+            app.add_css_file(name)
 
 
 @cache
@@ -82,39 +80,11 @@ def policy() -> str:
     return "; ".join(f"{name} {sources}" for name, sources in rules.items())
 
 
-def hide_address(context: dict[str, Any], base: str) -> None:
-    """公开地址还没定时，页面里不写规范地址，也不写含着它的 og 标签。"""
-    context["pageurl"] = None
-    tag = re.compile(rf'<meta [^>]*content="{re.escape(base)}[^>]*>\n?')
-    context["metatags"] = tag.sub("", context.get("metatags") or "")
-
-
-def tidy_body(body: str) -> str:
-    """正文 HTML：宽表装进可滚动的框，标题链接有中文名。"""
-    for pattern, new in REPLACED:
-        body = pattern.sub(new, body)
-    body = CODE.sub(short_code, body)
-    body = mark_long_lines(body)
-    return SIGNATURE.sub(signature_lines, body)
-
-
-def short_code(found: re.Match[str]) -> str:
-    """短的代码加上 ``short``：``(n, 4, 3)`` 断成两行就不好读了。"""
-    if len(re.sub(r"<[^>]*>", "", found[1])) > SHORT:
-        return found[0]
-    return found[0].replace('class="', 'class="short ', 1)
-
-
-def signature_lines(found: re.Match[str]) -> str:
-    """分行的签名：Sphinx 用没有 ``dt`` 的 ``dl``，读屏软件不认；换成一行一个 ``span``。"""
-    lines = found[1].replace("<dd>", "<span>").replace("</dd>", "</span>")
-    return f'<span class="sig-lines">{lines}</span>'
-
-
-def page_toc(toc: str) -> str:
+def page_toc(app: Sphinx, docname: str) -> str:
     """本页目录的 HTML，不含页面标题那一层；只有标题时为空。"""
-    inner = OUTER_LIST.match(toc)
-    return inner[1].strip() if inner else ""
+    whole = TocTree(app.env).get_toc_for(docname, app.builder)
+    lists = [part for title in whole for part in title if isinstance(part, nodes.bullet_list)]
+    return str(app.builder.render_partial(lists[0])["fragment"]).strip() if lists else ""
 
 
 def on_page(
@@ -124,29 +94,14 @@ def on_page(
     context: dict[str, Any],
     doctree: nodes.document | None,
 ) -> None:
-    keep_assets(context)
     context["theme_script"], context["policy"] = theme_script(), policy()
-    base = app.config.html_baseurl
-    if not base or is_placeholder(base):
-        hide_address(context, base or "http")
     if doctree is None:
+        keep_assets(context, KEPT)
         return
-    body = sized(app, tidy_body(context["body"]))
-    if chapter_number(pagename) is not None:
-        bar = facts_bar(app, pagename, context["content_root"])
-        body = H1.sub(lambda m: f"{eyebrow(pagename)}{m[0]}{bar}", body, count=1)
-    context["body"] = body
-    context["page_toc"] = page_toc(context.get("toc") or "")
-    if 'class="katex' in body:
-        app.add_css_file(katex.CSS, priority=300)
-
-
-def drop_sitemap(app: Sphinx, error: Exception | None) -> None:
-    """公开地址还没定，就没有网站地图可写。"""
-    if not error and is_placeholder(app.config.html_baseurl):
-        Path(app.outdir, "sitemap.xml").unlink(missing_ok=True)
+    keep_assets(context, KEPT, *([DESIGN] if has_class(doctree, "sd-") else []))
+    add_assets(app, doctree)
+    context["page_toc"] = page_toc(app, pagename)
 
 
 def setup(app: Sphinx) -> None:
-    app.connect("build-finished", drop_sitemap, priority=900)  # 在 sphinx_sitemap 之后
     app.connect("html-page-context", on_page, priority=700)

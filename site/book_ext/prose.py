@@ -1,4 +1,4 @@
-"""中文行文的两处修整：源文件里的换行不变成空格，指到小节的链接不带 ★/☆。"""
+"""行文的几处修整：源文件里的换行不变成空格，指到小节的链接不带 ★/☆，短的代码不折行。"""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ from sphinx.application import Sphinx
 CJK = r"\u3400-\u9fff"
 POINT = r"，。；：、？！“”‘’（）《》「」…—·①-⑳"
 BREAK = re.compile(rf"(?<=[{CJK}{POINT}])\n(?=[{CJK}{POINT}])|(?<=[{POINT}])\n|\n(?=[{POINT}])")
+
+SHORT = 24  # 正文里这么长的代码，不在中间折行：``(n, 4, 3)`` 断成两行就不好读了
 
 
 def is_needless(before: str, after: str) -> bool:
@@ -35,5 +37,16 @@ def tidy(app: Sphinx, doctree: nodes.document, docname: str) -> None:
             first.parent.replace(first, nodes.Text(first.astext()[2:]))
 
 
+def mark(app: Sphinx, doctree: nodes.document, docname: str) -> None:
+    """短的代码加上 ``short``；练习和解答里那一块不叫 sphinx-exercise 起的同一个名字。"""
+    for code in doctree.findall(nodes.literal):
+        if len(code.astext()) <= SHORT:
+            code["classes"].append("short")
+    for section in doctree.findall(nodes.section):
+        if section["ids"] in (["exercise-content"], ["solution-content"]):
+            section["ids"] = []
+
+
 def setup(app: Sphinx) -> None:
     app.connect("doctree-resolved", tidy, priority=550)
+    app.connect("doctree-resolved", mark)

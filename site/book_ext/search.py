@@ -79,11 +79,23 @@ class Found(NamedTuple):
     section: Section
 
 
-def collect(outdir: Path, docnames: list[str]) -> list[Found]:
-    """``docnames`` 这些页里的各节，按先后。"""
+def numbers(app: Sphinx, docname: str) -> dict[str, str]:
+    """一页里图、表和练习的编号，``{id: "图 1.2"}``；公式的编号不收录。"""
+    words = app.config.numfig_format
+    return {
+        name: words[kind] % ".".join(map(str, number))
+        for kind, found in app.env.toc_fignumbers.get(docname, {}).items()
+        for name, number in found.items()
+        if kind in words
+    }
+
+
+def collect(app: Sphinx) -> list[Found]:
+    """全书各页里的各节，按先后。"""
     found = []
-    for name in docnames:
-        sections = split_sections((outdir / f"{name}.html").read_text(encoding="utf-8"))
+    for name in sorted(app.env.found_docs):
+        doctree = app.env.get_and_resolve_doctree(name, app.builder)
+        sections = split_sections(doctree, numbers(app, name))
         page, weight = sections[0].title, OTHER_WEIGHT
         if (number := chapter_number(name)) is not None:
             page, weight = f"第 {number} 章 {page}", CHAPTER_WEIGHT
@@ -119,7 +131,7 @@ def on_finish(app: Sphinx, error: Exception | None) -> None:
     if error or app.builder.format != "html":
         return
     outdir = Path(app.outdir)
-    found = collect(outdir, sorted(app.env.found_docs))
+    found = collect(app)
     asyncio.run(build_index(outdir, found))
     for unused in (path for name in UNUSED for path in (outdir / "pagefind").glob(name)):
         unused.unlink()

@@ -1,17 +1,21 @@
-"""把写好的页面按标题切成小节，供站内搜索逐节收录。"""
+"""把一页的文档树按标题切成小节，供站内搜索逐节收录。"""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from html.parser import HTMLParser
 
-VOID = {"br", "img", "hr", "input", "wbr", "link", "meta", "source", "col"}
-# 不收录的：页面家具，以及先猜（cw）的选项，它们提到的词不在那里讲
-SKIPPED_TAGS = {"script", "style", "annotation", "svg", "button"}
-SKIPPED_CLASSES = {"headerlink", "eqno", "katex-html", "collapsed", "expanded", "cw"}
-SKIPPED_CLASSES |= {"book-facts", "book-minutes", "book-eyebrow", "lookup"}
-HEADINGS = {"h1", "h2", "h3", "h4"}
-BLOCKS = HEADINGS | {"p", "li", "dt", "dd", "td", "th", "pre", "div", "summary", "figcaption"}
+from docutils import nodes
+from sphinx import addnodes
+
+from . import katex
+
+# 不收录的：页面家具，和整段的 HTML（先猜的选项、查报错的框，它们提到的词不在那里讲）
+SKIPPED = (nodes.raw, nodes.image, nodes.comment, addnodes.index, addnodes.toctree)
+CODE = (nodes.literal_block, nodes.doctest_block)
+FORMULAS = (nodes.math, nodes.math_block)
+NO_NUMBERS: Mapping[str, str] = {}
+TERM = "glossary.html#term-"
 
 
 @dataclass
@@ -38,59 +42,41 @@ class Section:
         return f"{self.title} {self.prose} {self.code}"
 
 
-class SectionParser(HTMLParser):
-    """读一页 HTML，``sections`` 里依次是各小节。"""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.sections: list[Section] = []
-        self._open: list[tuple[str, bool]] = []  # 标签，是否不收录
-        self._anchors: list[str] = [""]
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        if tag in VOID:
-            return
-        values = {name: value or "" for name, value in attrs}
-        classes = set(values.get("class", "").split())
-        skipped = tag in SKIPPED_TAGS or not classes.isdisjoint(SKIPPED_CLASSES)
-        self._open.append((tag, skipped))
-        if tag == "section":
-            self._anchors.append(values.get("id") or self._anchors[-1])
-        if not self._inside("article"):
-            return
-        if tag in HEADINGS:
-            self.sections.append(Section(self._anchors[-1]))
-        elif self.sections and tag in BLOCKS:
-            self.sections[-1].add("code" if tag == "pre" else "prose", " ")
-        elif self.sections and "glossary.html#term-" in values.get("href", ""):
-            self.sections[-1].terms.append("")
-            self._open[-1] = ("a-term", False)
-
-    def handle_endtag(self, tag: str) -> None:
-        name = "a-term" if tag == "a" and self._open and self._open[-1][0] == "a-term" else tag
-        if self._inside(name):
-            while self._open.pop()[0] != name:
-                pass
-            if tag == "section":
-                self._anchors.pop()
-
-    def handle_data(self, data: str) -> None:
-        if not self.sections or not self._inside("article"):
-            return
-        if any(skipped for _, skipped in self._open):
-            return
-        section = self.sections[-1]
-        in_title = any(self._inside(tag) for tag in HEADINGS)
-        section.add("title" if in_title else "code" if self._inside("pre") else "prose", data)
-        if self._inside("a-term"):
-            section.terms[-1] += data
-
-    def _inside(self, tag: str) -> bool:
-        return any(name == tag for name, _ in self._open)
+def split_sections(
+    doctree: nodes.document, numbers: Mapping[str, str] = NO_NUMBERS
+) -> list[Section]:
+    """一页的小节，按先后；没有标题的页面为空表。``numbers`` 是图和练习的编号：id → ``图 1.2``。"""
+    found: list[Section] = []
+    _read(doctree, "prose", found, numbers)
+    return found
 
 
-def split_sections(html: str) -> list[Section]:
-    """页面 ``html`` 的小节，按先后；没有标题的页面为空表。"""
-    parser = SectionParser()
-    parser.feed(html)
-    return parser.sections
+def _read(node: nodes.Node, kind: str, found: list[Section], numbers: Mapping[str, str]) -> None:
+    """把 ``node`` 里的字按 ``kind`` 接到最后一节上；遇到标题就另起一节。"""
+    values = node.attributes if isinstance(node, nodes.Element) else {}
+    if isinstance(node, SKIPPED):
+        return
+    if isinstance(node, nodes.title) and isinstance(node.parent, nodes.section):
+        found.append(Section(node.parent["ids"][0]))
+        kind = "title"
+    elif isinstance(node, CODE):
+        kind = "code"
+    if found:
+        found[-1].add(kind, _own_text(node))
+        for name in values.get("ids", ()):
+            found[-1].add(kind, f"{numbers[name]} " if name in numbers else "")
+        if TERM in values.get("refuri", ""):
+            found[-1].terms.append(node.astext())
+    for child in () if isinstance(node, FORMULAS) else node.children:
+        _read(child, kind, found, numbers)
+
+
+def _own_text(node: nodes.Node) -> str:
+    """``node`` 自己的字：公式读得出的那几个字；一段一块的，和前面隔一个空格。"""
+    if isinstance(node, FORMULAS):
+        return katex.plain(node.astext())
+    if isinstance(node, nodes.Text):
+        return node.astext()
+    if isinstance(node, addnodes.desc_returns):
+        return " → "
+    return "" if isinstance(node, nodes.Inline | nodes.title) else " "

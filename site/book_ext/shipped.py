@@ -102,8 +102,9 @@ def prune(outdir: Path) -> None:
 def pages(app: Sphinx) -> Iterator[tuple[str, dict[str, Any], str]]:
     """许可页、备用搜索页、没有这一页的页：不是从源文件来的三页。"""
     yield "licenses", {"title": "许可", "works": WORKS}, "licenses.html"
-    yield "search", {"title": "搜索"}, "search.html"
-    yield "404", {"site_root": urlsplit(app.config.html_baseurl).path or "/"}, "404.html"
+    yield "search", {"title": "搜索", "noindex": True}, "search.html"
+    root = urlsplit(app.config.html_baseurl).path or "/"
+    yield "404", {"noindex": True, "site_root": root}, "404.html"
 
 
 def prepare(app: Sphinx) -> None:

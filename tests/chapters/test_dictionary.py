@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 
 from companion.book._explain import Entry, entries, find
-from tools.coverage import load
 from tools.dictionary import run_entry
 from tools.notebooks import ToolError, chapter_paths, read_notebook
 from tools.outline import outline
+from tools.proven import load
 
 ENTRIES = {entry.target: entry for entry in entries()}
 LABELS = {

@@ -3,27 +3,29 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
+import os
 from pathlib import Path
 
 import nbformat
 import pytest
 
 from tests.chapters.clinic_book import notebook
-from tools.notebooks import ROOT, chapter_paths
+from tools.alone import Desk, walk
+from tools.notebooks import chapter_paths
 from tools.routes import problems, read_routes
+from tools.session import CAN_FORK
 
-linux = pytest.mark.skipif(sys.platform != "linux", reason="分叉进程只在 Linux 上可靠")
+linux = pytest.mark.skipif(not CAN_FORK, reason="分叉进程只在 Linux 上可靠")
+NAMES = [path.stem for path in chapter_paths()]
 CHAPTER = {
     "title": "# 章",
-    "setup": ("import math", ""),
+    "setup": ("import math\ndef check(name, x): print('◌' if x is ... else '✓')", ""),
     "imports": ("two = 2", ""),
     "opening": ("promise = 1", ""),
     "sec-a": "(sec-a)=\n## ★ 甲",
     "first": ("three = two + promise", ""),
-    "ex-a-try": ("answer = ...", ""),
-    "sol-a": ("answer = 4", ""),
+    "ex-a-try": ("answer = ...\ncheck('a', answer)", ""),
+    "sol-a": ("answer = 4\ncheck('a', answer)", ""),
     "sec-b": "(sec-b)=\n## ★ 乙",
     "second": ("four = two * 2", ""),
     "summary": "## 小结",
@@ -43,7 +45,7 @@ steps = [{{ chapter = "{chapter}", sections = ["{section}"] }}]
 def write(root: Path, chapter="02_x", section="sec-b", minutes=9, **changes: str) -> Path:
     """写一本一章的小书；``changes`` 换掉几个单元的代码。"""
     cells = CHAPTER | {name.replace("_", "-"): (code, "") for name, code in changes.items()}
-    for folder in ("chapters", "site"):
+    for folder in ("chapters", "site", "tests"):
         (root / folder).mkdir(parents=True, exist_ok=True)
     text = nbformat.writes(notebook(cells))
     (root / "chapters" / "02_x.ipynb").write_text(text, encoding="utf-8")
@@ -51,33 +53,22 @@ def write(root: Path, chapter="02_x", section="sec-b", minutes=9, **changes: str
     (root / "_toc.yml").write_text(json.dumps(toc), encoding="utf-8")
     routes = ROUTES.format(chapter=chapter, section=section, minutes=minutes)
     (root / "site" / "routes.toml").write_text(routes, encoding="utf-8")
+    (root / "tests" / "coverage.yml").touch()
     return root
 
 
-def run(*roots: Path) -> list[tuple[int, list[str]]]:
-    """依次走几本书，返回各自的退出码和印出的各行；一个进程走完，torch 只导入一次。"""
-    script = (
-        "import sys; from tools.routes import main\n"
-        "for root in sys.argv[1:]: print('退出码', main(['--root', root]))"
-    )
-    command = [sys.executable, "-c", script, *map(str, roots)]
-    done = subprocess.run(command, capture_output=True, encoding="utf-8", cwd=ROOT, check=True)
-    found, lines = [], []
-    for line in done.stdout.splitlines():
-        if line.startswith("退出码"):
-            found.append((int(line.split()[1]), lines))
-            lines = []
-        else:
-            lines.append(line)
-    return found
+@pytest.mark.parametrize("chapter", NAMES)
+def test_every_way_through_this_book_runs(report_of, chapter):
+    assert {what: why for what, why in report_of(chapter).items() if why} == {}
 
 
 @linux
-def test_every_route_of_this_book_runs():
-    ((code, lines),) = run(ROOT)
-    assert code == 0, "\n".join(lines)
-    ready = {path.stem for path in chapter_paths() if path.stem[:2].isdigit()}
-    assert {f"✓ {name} ★" for name in ready} <= set(lines)
+def test_no_way_through_this_book_is_left_out(report_of):
+    assert all("★" in report_of(chapter) for chapter in NAMES)
+    assert "★ + sec-views" in report_of("01_tensors")
+    for route in read_routes():
+        for chapter, _ in route.steps:
+            assert (route.name in report_of(chapter)) == route.run
 
 
 def test_the_routes_of_this_book_lead_somewhere():
@@ -87,26 +78,43 @@ def test_the_routes_of_this_book_lead_somewhere():
 
 BLOCKED = [
     # ★ 不能等着 ☆ 或解答里的名字
-    ({"second": "only_c"}, "✗ 02_x ★：second：NameError: name 'only_c' is not defined"),
-    ({"second": "answer + 1"}, "✗ 02_x ★：second：TypeError: unsupported operand"),
-    # ☆ 不能等着另一节 ☆
-    ({"fourth": "only_c"}, "✗ 02_x ★ + sec-d：fourth：NameError: name 'only_c'"),
-    ({"fourth": "import os; os._exit(3)"}, "✗ 02_x ★ + sec-d：子进程没有跑完"),
+    ({"second": "only_c"}, "★：second：NameError: name 'only_c' is not defined"),
+    ({"second": "answer + 1"}, "★：second：TypeError: unsupported operand"),
+    # ☆ 不能等着另一节 ☆，也不能等着解答
+    ({"fourth": "only_c"}, "★ + sec-d：fourth：NameError: name 'only_c'"),
+    ({"fourth": "answer + 1"}, "★ + sec-d：fourth：TypeError: unsupported operand"),
+    ({"fourth": "import os; os._exit(3)"}, "★ + sec-d：子进程没有跑完"),
     # 路线上只有 setup、imports 和点到的小节
-    ({"section": "sec-a"}, "✗ 快 02_x：first：NameError: name 'promise'"),
-    ({"second": "four = three + 1"}, "✗ 快 02_x：second：NameError: name 'three'"),
+    ({"section": "sec-a"}, "快：first：NameError: name 'promise'"),
+    ({"second": "four = three + 1"}, "快：second：NameError: name 'three'"),
+    # 显示不出来也是走不通
+    ({"third": "class A:\n    def _repr_html_(self): 1 / 0\nA()"}, "★ + sec-c：third：Zero"),
 ]
 
 
+def walked(root: Path) -> dict:
+    (root / "notes").mkdir()
+    return walk(root / "chapters" / "02_x.ipynb", Desk(root / "notes", dict(os.environ)), root)
+
+
 @linux
-def test_a_good_book_can_be_walked_every_way_and_a_blocked_way_is_named(tmp_path):
-    books = [write(tmp_path / str(i), **changes) for i, (changes, _) in enumerate(BLOCKED)]
-    (code, lines), *blocked = run(write(tmp_path / "good"), *books)
-    assert lines == ["✓ 02_x ★", "✓ 02_x ★ + sec-c", "✓ 02_x ★ + sec-d", "✓ 快 02_x"]
-    assert code == 0
-    for (code, lines), (_, line) in zip(blocked, BLOCKED, strict=True):
-        assert code == 1
-        assert any(text.startswith(line) for text in lines), lines
+def test_a_good_chapter_can_be_walked_every_way_and_runs_each_cell_once(tmp_path):
+    (tmp_path / "ran").mkdir()
+    count = (
+        f"import pathlib, uuid; pathlib.Path({str(tmp_path / 'ran')!r}, uuid.uuid4().hex).touch()"
+    )
+    report = walked(write(tmp_path, first=f"three = 3\n{count}", third=count))
+    assert list(report) == ["开头", "快", "ex-a-try", "★", "★ + sec-c", "★ + sec-d"]
+    assert set(report.values()) == {""}
+    assert len(list((tmp_path / "ran").iterdir())) == 2
+
+
+@linux
+@pytest.mark.parametrize(("changes", "line"), BLOCKED)
+def test_a_blocked_way_is_named(tmp_path, changes, line):
+    report = walked(write(tmp_path, **changes))
+    found = [f"{what}：{why}" for what, why in report.items() if why]
+    assert any(text.startswith(line) for text in found), found
 
 
 @pytest.mark.parametrize(

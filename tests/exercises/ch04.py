@@ -100,23 +100,42 @@ def _fit_until(
     later=0,
     ties=False,
     start=0,
-    load=True,
+    load="always",
+    by="loss",
+    row=lambda row: row,
 ):
-    history, best, kept = [], 0, None
+    history, best, kept, rows = [], 0, None, []
     for epoch in range(epochs):
         history.append(_one_epoch(model, batches, held, optimizer))
-        loss, lowest = history[-1][0], history[best][0]
-        if kept is None or (loss <= lowest + 1e-6 if ties else loss < lowest - 1e-6):
+        rows.append(row(history[-1]))
+        against = history[-2:-1] if by == "previous" else history[best : best + 1]
+        if kept is None or _better(history[-1], against[0], by, ties):
             best, kept = epoch, keep(model)
         if epoch - best >= patience + later:
+            if load == "before break":
+                model.load_state_dict(kept)
             break
-    if load:
+    if load == "always":
         model.load_state_dict(kept, strict=False)
-    return history, best + start
+    return rows, best + start
+
+
+def _better(now, then, by, ties):
+    if by == "accuracy":
+        return now[1] > then[1]
+    return now[0] <= then[0] + 1e-6 if ties else now[0] < then[0] - 1e-6
 
 
 def _parameters_only(model):
     return {name: p.detach().clone() for name, p in model.named_parameters()}
+
+
+def _l1_after(moved, step):
+    return moved - step * moved.sign()
+
+
+def _soft(moved, step):
+    return moved.sign() * (moved.abs() - step).relu()
 
 
 WRONG = {
@@ -169,6 +188,45 @@ WRONG = {
         lambda *args: _fit_until(*args, later=-1),  # 早一轮
         lambda *args: _fit_until(*args, keep=_parameters_only),  # 漏了缓冲区
         lambda *args: _fit_until(*args, start=1),  # 从 1 数
+        lambda *args: _fit_until(*args, ties=True),  # 并列取了最晚的
+        lambda *args: _fit_until(*args, by="accuracy"),  # 按准确率挑
+        lambda *args: _fit_until(*args, by="previous"),  # 和上一轮比
+        lambda *args: _fit_until(*args, load="before break"),  # 轮数用完就没装回
+        lambda *args: _fit_until(*args, row=lambda row: [row]),  # append(my_fit(..., 1))
+        lambda *args: _fit_until(*args, row=lambda row: row[0]),  # 只记损失
         lambda *args: _fit_until(*args)[0],  # 只返回 history
+    ],
+    "two_classes": [
+        (0.27, 0.31, 1.31),  # p_0
+        (0.73, 1.31, 0.31),  # 损失反了
+        (0.73, -0.31, -1.31),  # 没有变号
+        (0.73, 0.14, 0.57),  # 以 10 为底
+        (0.73, 0.27, 0.73),  # 1 - p
+        (0.67, 0.41, 1.10),  # 得分占的比例
+        (0.73, 0.31, 0.31),
+        (0.73, 0.50, 1.31),
+        (0.62, 0.48, 0.97),
+        (2.72, 0.31, 1.31),
+        [0.73],
+        (0.73, 0.31, float("inf")),
+        "0.73",
+    ],
+    "l1_step": [
+        lambda w, g, lr, lam: w - lr * g,
+        lambda w, g, lr, lam: w - lr * g - lam * w.sign(),  # 罚项没有乘学习率
+        lambda w, g, lr, lam: w - lr * (g + lam * w),  # L2
+        lambda w, g, lr, lam: w - lr * (g + lam * w.abs()),
+        lambda w, g, lr, lam: w - lr * (g + lam),
+        lambda w, g, lr, lam: w - lr * (g - lam * w.sign()),
+        lambda w, g, lr, lam: w - lr * (g + lam * w.sign() / w.numel()),
+        lambda w, g, lr, lam: _l1_after(w - lr * g, lr * lam),
+        lambda w, g, lr, lam: _soft(w - lr * g, lr * lam),
+        lambda w, g, lr, lam: w - lr * (g + lam * torch.where(w >= 0, 1.0, -1.0)),
+        lambda w, g, lr, lam: w + lr * (g + lam * w.sign()),  # 往上走
+        lambda w, g, lr, lam: g + lam * w.sign(),
+        lambda w, g, lr, lam: lr * (g + lam * w.sign()),
+        lambda w, g, lr, lam: w - lr * (g + lam / 2 * w.sign()),
+        lambda w, g, lr, lam: w.sub_(lr * (g + lam * w.sign())),  # 改了 w
+        lambda w, g, lr, lam: (w - lr * (g + lam * w.sign())).sum(),
     ],
 }

@@ -171,6 +171,17 @@ def _always_train(model, loader):
     return result
 
 
+def _by_parts(w, g, lr, lam):
+    slope = (w > 0).to(w.dtype) - (w < 0).to(w.dtype)
+    return w - lr * (g + lam * slope)
+
+
+def _by_backward(w, g, lr, lam):
+    leaf = w.clone().requires_grad_()
+    (leaf.abs().sum() * lam).backward()
+    return w - lr * (g + leaf.grad)
+
+
 SPECS = {
     "three_way": Spec(
         accept=(
@@ -255,4 +266,22 @@ SPECS = {
         ),
     ),
     "fit_until": Spec(skip={"拨反模型的 train/eval": "题面没有说离开时是哪一种"}),
+    "two_classes": Spec(
+        accept=((0.731, 0.313, 1.313), [0.73, 0.31, 1.31], torch.tensor([0.73, 0.31, 1.31])),
+        refuse=((0.73, 0.30, 1.31), (0.75, 0.31, 1.31), (0.73, 0.31, 1.30)),
+    ),
+    "l1_step": Spec(
+        accept=(
+            _by_parts,
+            _by_backward,
+            lambda w, g, lr, lam: w.sub(g + lam * w.sgn(), alpha=lr),
+            lambda w, g, lr, lam: w - lr * g - lr * lam * (w / w.abs()).nan_to_num(),
+        ),
+        refuse=(
+            lambda w, g, lr, lam: w - lr * (g + lam * torch.where(w > 0, 1.0, -1.0)),
+            lambda w, g, lr, lam: (1 - lr * lam) * w.sign() - lr * g,
+            lambda w, g, lr, lam: w - lam * (g + lr * w.sign()),  # 学习率和 λ 用反
+            lambda w, g, lr, lam: w - lr * (g + lam * g.sign()),
+        ),
+    ),
 }

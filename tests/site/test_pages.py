@@ -62,6 +62,18 @@ def test_phone_page_does_not_scroll_sideways(visitor: Visitor, page_name: str) -
         assert page.evaluate("document.documentElement.scrollWidth") == PHONE[0]
 
 
+def test_no_displayed_formula_scrolls_on_a_phone(visitor: Visitor, page_name: str) -> None:
+    with visitor.open(page_name, size=(390, 844)) as (page, _):
+        page.evaluate("document.querySelectorAll('details').forEach(fold => fold.open = true)")
+        page.evaluate("document.fonts.ready")
+        wide = page.evaluate(
+            """[...document.querySelectorAll(".math-block")]
+            .filter(box => box.scrollWidth > box.clientWidth)
+            .map(box => box.querySelector("annotation").textContent)"""
+        )
+        assert wide == []
+
+
 def test_every_heading_and_figure_has_a_name(visitor: Visitor, page_name: str) -> None:
     with visitor.open(page_name) as (page, _):
         assert page.locator("h1").count() == 1

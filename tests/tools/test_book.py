@@ -175,7 +175,8 @@ def test_test_does_everything_that_check_does_and_more(no_copies):
     assert full[: len(quick)] == quick
     tail = [" ".join(map(str, step.command)) for step in full[len(quick) :]]
     assert "pytest tests --ignore" in tail[0]
-    assert "nbval_run.py" in tail[-2] and tail[-1].endswith("tests/exercises tests/chapters")
+    assert "execute.py" in tail[-2] and tail[-1].endswith("tests/exercises tests/chapters")
+    assert all(step.tests != ("execute.py" in str(step.command)) for step in full[len(quick) :])
     assert [step.name[-4:] for step in full if step.part_of] == [
         version for version in ("3.12", "3.13") if version != f"3.{sys.version_info.minor}"
     ]

@@ -7,13 +7,15 @@ import os
 import signal
 import subprocess
 import sys
+import sysconfig
 import time
 from pathlib import Path
 
 import pytest
 from jupyter_cache import get_cache
+from nbformat.v4 import new_output
 
-from tools.execute import cache_path, execute, main
+from tools.execute import cache_path, changed_cells, execute, main
 from tools.notebooks import read_notebook
 
 pytestmark = pytest.mark.filterwarnings("default")  # 内核客户端的套接字清理警告与本书无关
@@ -66,6 +68,60 @@ def test_write_puts_text_outputs_into_the_notebook(book, cell):
     (sum_cell,) = read_notebook(path).cells
     assert sum_cell.outputs[0].data == {"text/plain": "2"}
     assert execute(book.root) == [], "写回输出之后不应重跑"
+
+
+BET = """class Bet:
+    def __repr__(self):
+        return "赌注"
+    def _repr_html_(self):
+        return '<script data-companion="bet">let a;\\n</script>'
+"""
+
+
+def test_every_stored_output_is_compared_with_a_fresh_one(book, cell):
+    cells = [
+        stored(cell("same", "1"), {"text/plain": "1"}),
+        stored(cell("deleted", "2")),
+        stored(cell("changed", "3"), {"text/plain": "4"}),
+        stored(cell("printed", "print('甲')\n5"), {"text/plain": "5"}, "甲\n"),
+        stored(cell("misprinted", "print('甲')\n5"), {"text/plain": "5"}, "乙\n"),
+        stored(cell("bet", BET + "Bet()"), {"text/plain": "赌注", "text/html": STORED_BET}),
+        stored(cell("err-div", "1 / 0", "raises-exception")),
+        stored(cell("err-other", "1 / 0", "raises-exception")),
+        stored(cell("figure", "display({'image/png': 'aGk=', 'text/plain': '图'}, raw=True)")),
+        stored(cell("time", "import time; time.time()", "nbval-ignore-output")),
+    ]
+    cells[6].outputs = [new_output("error", ename="ZeroDivisionError", evalue="division by zero")]
+    cells[7].outputs = [new_output("error", ename="ZeroDivisionError", evalue="by zero")]
+    cells[8].outputs = [new_output("display_data", data={"text/plain": "图"})]
+    path = book.chapter("01_one", *cells)
+    wrong = ["deleted", "changed", "misprinted", "err-other"]
+    assert changed_cells(path, book.root) == wrong
+    assert changed_cells(path, book.root) == wrong, "取自缓存也一样"
+    assert execute(book.root) == []
+    execute(book.root, write=True)
+    assert changed_cells(path, book.root) == []
+
+
+STORED_BET = '<script data-companion="bet">bet</script>'
+
+
+def stored(made, data=None, printed=""):
+    """给单元配上存下的输出。"""
+    made.execution_count = 1
+    if printed:
+        made.outputs.append(new_output("stream", name="stdout", text=printed))
+    if data:
+        made.outputs.append(new_output("execute_result", data=data, execution_count=1))
+    return made
+
+
+def test_another_version_of_an_installed_package_executes_everything_again(book, cell, monkeypatch):
+    book.chapter("01_one", cell("one", "1"))
+    assert execute(book.root) == ["01_one"]
+    newer = book.write("packages/torch-3.0.dist-info/METADATA", "").parents[1]
+    monkeypatch.setattr(sysconfig, "get_path", lambda _: str(newer))
+    assert execute(book.root) == ["01_one"]
 
 
 def test_sphinx_takes_the_results_from_the_cache_and_executes_nothing(book, cell, text):

@@ -83,24 +83,25 @@ def test_only_ci_installs_torch_elsewhere_unasked(monkeypatch, tmp_path, value, 
     assert [step.command[-1] for step in asked] == list(pythons.VERSIONS)
 
 
-def test_each_version_gets_its_own_venv_and_the_worst_exit_code_is_returned(monkeypatch, tmp_path):
+def test_each_version_gets_its_own_venv_and_the_exit_code_of_pytest(monkeypatch, tmp_path):
     ran = []
 
     def run(command, **_):
         ran.append(command)
-        return subprocess.CompletedProcess(command, 1 if "3.12" in command[0] else 0)
+        return subprocess.CompletedProcess(command, 1 if "3.12" in str(command[0]) else 0)
 
     monkeypatch.setattr(pythons, "find_python", lambda version, *_, **__: f"python{version}")
     monkeypatch.setattr(pythons, "ready", lambda place: place.python)
     monkeypatch.setattr(subprocess, "run", run)
-    assert pythons.main(["3.12", "3.13"], tmp_path) == 1
+    codes = [pythons.main(v, "--junitxml=x.xml", root=tmp_path) for v in ("3.12", "3.13")]
+    assert codes == [1, 0]
     assert [Path(command[0]).parts[-3] for command in ran] == [".venv-3.12", ".venv-3.13"]
-    assert all(command[-1] == "tests/companion" for command in ran)
+    assert all(command[-2:] == ["tests/companion", "--junitxml=x.xml"] for command in ran)
 
 
 def test_an_absent_version_stops_with_one_line(bare):
     with pytest.raises(Stop, match=r"没有找到 Python 3\.99"):
-        pythons.main(["3.99"], bare)
+        pythons.main("3.99", root=bare)
 
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows 建链接要管理员")

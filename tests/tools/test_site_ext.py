@@ -7,16 +7,15 @@ import hashlib
 import importlib
 import json
 import re
-import struct
 import subprocess
 import sys
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 pytest.importorskip("sphinx", reason="没有装建站的依赖")
+nodes = pytest.importorskip("docutils.nodes", reason="没有装建站的依赖")
 sys.path.insert(0, str(ROOT / "site"))
 
 
@@ -112,26 +111,53 @@ def test_inline_widget_assets_are_replaced_by_file_names():
         '<script data-companion="bet">1</script><script data-companion="bet">1</script>'
         "<script>keep</script>"
     )
-    left, names = part("widgets").strip_inline(body)
+    left, names = part("outputs").shared(body)
     assert left == "<p>a</p><script>keep</script>"
     assert names == ["bet.css", "bet.js"]
 
 
 def test_widget_assets_are_taken_from_where_the_package_keeps_them():
-    assert (ROOT / part("widgets").SOURCE / "widget.js").is_file()
+    assert (ROOT / part("outputs").SOURCE / "widget.js").is_file()
 
 
 def test_sections_carry_their_anchor_title_terms_and_text():
-    html = """<article><section id="top"><h1>张量<a class="headerlink" href="#">#</a></h1>
-    <p>甲<a href="../glossary.html#term-view"><span>视图（view）</span></a>乙</p>
-    <section id="sec-a"><h2>广播 <span class="book-minutes">约 3 分钟</span></h2><br><p>丙</p>
-    <div class="cw"><p>选项</p></div><pre>x = <b>1</b></pre></section>
-    <p>丁</p></section></article><p>外面</p>"""
-    first, second = part("sections").split_sections(html)
+    term = nodes.reference("", "视图（view）", refuri="../glossary.html#term-view")
+    minutes = nodes.raw("", "<span>约 3 分钟</span>", format="html")
+    title = nodes.title("", "", nodes.Text("广播 "), minutes)
+    code = nodes.literal_block("", "x = 1")
+    figure = nodes.figure("", nodes.image(uri="a.png"), nodes.caption("", "一条线"), ids=["fig"])
+    options = nodes.raw("", "<div class='cw'><p>选项</p></div>", format="html")
+    inner = nodes.section(
+        "", title, nodes.paragraph("", "丙"), options, code, figure, ids=["sec-a"]
+    )
+    formula = nodes.math("", r"\frac{1}{n}")
+    words = nodes.paragraph("", "", nodes.Text("甲"), term, nodes.Text("乙"), formula)
+    outer = nodes.section("", nodes.title("", "张量"), words, inner, nodes.paragraph("", "丁"))
+    outer["ids"] = ["top"]
+    page = nodes.document(None, None, "", nodes.paragraph("", "外面"), outer)
+    first, second = part("sections").split_sections(page, {"fig": "图 1.2"})
     assert (first.anchor, first.title, first.terms) == ("top", "张量", ["视图（view）"])
+    assert first.prose.strip() == "甲视图（view）乙1n"
     assert (second.anchor, second.title.strip()) == ("sec-a", "广播")
-    assert second.code == "x = 1"
-    assert "丙" in second.prose and "选项" not in second.prose and "外面" not in second.prose
+    assert second.code.strip() == "x = 1"
+    assert second.prose.split() == ["丙", "图", "1.2", "一条线", "丁"]
+
+
+def test_an_image_that_is_no_png_is_named(tmp_path: Path):
+    (tmp_path / "a.png").write_bytes(b"GIF89a" + bytes(30))
+    with pytest.raises(ValueError, match=r"a\.png"):
+        part("translator").png_size(tmp_path / "a.png")
+
+
+def test_a_summary_ends_at_the_end_of_a_sentence():
+    def summary(text: str) -> str:
+        section = nodes.section("", nodes.title("", "题"), nodes.paragraph("", text), ids=["a"])
+        return part("public").description(nodes.document(None, None, "", section))
+
+    assert summary("一句。" * 100) == "一句。" * 53
+    assert summary("短。") == "短。"
+    endless = summary("字" * 300)
+    assert len(endless) == 160 and endless.endswith("…")
 
 
 def test_tokens_are_letters_and_tell_words_apart():
@@ -168,28 +194,6 @@ def test_line_breaks_beside_chinese_leave_no_space(before: str, after: str, need
     assert part("prose").is_needless(before, after) is needless
 
 
-def test_page_toc_drops_the_page_title():
-    toc = '<ul>\n<li><a href="#">张量</a><ul>\n<li><a href="#a">甲</a></li>\n</ul>\n</li>\n</ul>\n'
-    assert part("page").page_toc(toc) == '<ul>\n<li><a href="#a">甲</a></li>\n</ul>'
-    assert part("page").page_toc('<ul>\n<li><a href="#">张量</a></li>\n</ul>\n') == ""
-
-
-def test_an_image_says_its_size_before_it_is_there(tmp_path: Path):
-    images = part("images")
-    (tmp_path / "a.png").write_bytes(images.PNG + struct.pack(">I4sII", 13, b"IHDR", 550, 370))
-    builder = SimpleNamespace(images={"a.png": "b.png"})
-    app = SimpleNamespace(srcdir=tmp_path, builder=builder)
-    fixed = 'style="width: 275px; height: 185px;"'
-    page = f'<img alt="图" src="../_images/b.png" {fixed} /><img src="data:x" width="1">'
-    found = images.sized(app, page)
-    assert "style" not in found
-    assert f'width="{550 // images.SHARP}" height="{370 // images.SHARP}"' in found
-    assert found.count("loading=") == 1
-    (tmp_path / "a.png").write_bytes(b"GIF89a" + bytes(30))
-    with pytest.raises(ValueError, match=r"a\.png"):
-        images.sized(app, '<img alt="图" src="_images/b.png">')
-
-
 def test_a_heading_without_a_label_is_known_by_its_words():
     slug = part("anchors").slug
     assert slug("不报错的错", ()) == "不报错的错"
@@ -217,26 +221,10 @@ def test_a_heading_keeps_its_label_and_loses_its_number(tmp_path: Path):
     assert 'id="id' not in html
 
 
-def test_tidy_body_makes_wide_tables_scroll():
-    tidy = part("page").tidy_body
-    assert tidy('<table class="docutils"></table>').startswith('<div class="table-box">')
-    trace = (
-        '<span class="gt">' + "-" * 75 + "</span>\nValueError  Traceback (most recent call last)\nx"
-    )
-    assert tidy(trace) == "x"
-
-
 def test_folder_of_the_cache_is_the_executors_when_it_exists(tmp_path: Path):
     notebooks = part("notebooks")
     assert notebooks.cache_path(tmp_path) == tmp_path / "_build" / ".jupyter_cache"
     assert notebooks.cache_path(ROOT).name.startswith(".jupyter_cache-")
-
-
-def test_short_code_does_not_break_in_the_middle():
-    tidy = part("page").tidy_body
-    code = '<code class="docutils literal notranslate"><span class="pre">{}</span></code>'
-    assert tidy(code.format("(n, 4, 3)")).startswith('<code class="short docutils')
-    assert tidy(code.format("x" * 40)) == code.format("x" * 40)
 
 
 CODE_BLOCK = (
@@ -273,17 +261,6 @@ def test_fields_without_a_word_of_their_own_are_left_out():
     assert part("api").skip(None, "class", "a", pair(), False, None) is None
 
 
-def test_a_parameter_of_the_interface_page_is_followed_by_a_chinese_colon():
-    tidy = part("page").tidy_body
-    assert tidy("<p><strong>model</strong> -- 模型</p>") == "<p><strong>model</strong>：模型</p>"
-
-
-def test_the_lines_of_a_signature_are_spans_and_not_a_list_without_terms():
-    given = '<dt>(<dl>\n<dd><em class="sig-param">a</em>,</dd>\n</dl>\n)</dt>'
-    spans = '<span class="sig-lines"><span><em class="sig-param">a</em>,</span>\n</span>'
-    assert part("page").tidy_body(given) == f"<dt>({spans}\n)</dt>"
-
-
 def test_file_of_unknown_origin_is_named_and_unused_ones_are_dropped(tmp_path):
     shipped = part("shipped")
     for name in ("intro.html", "_static/book.css", "_static/katex/fonts/a.woff2", "pagefind/a/b"):
@@ -310,14 +287,6 @@ def test_policy_names_the_script_that_stands_in_the_page():
     digest = base64.b64encode(hashlib.sha256(page.theme_script().encode()).digest()).decode()
     assert f"'sha256-{digest}'" in page.policy() and '"' not in page.policy()
     assert "</" not in page.theme_script()
-
-
-def test_placeholder_address_leaves_the_page():
-    og = '<meta property="og:url" content="https://example.org/book/a.html" />\n'
-    kept = '<meta property="og:title" content="书" />\n'
-    context = {"pageurl": "https://example.org/book/a.html", "metatags": og + kept}
-    part("page").hide_address(context, "https://example.org/book/")
-    assert context == {"pageurl": None, "metatags": kept}
 
 
 def test_sections_for_the_fallback_page_are_lists_of_texts():

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tools.steps import Result, Step, pytest_counts, run_steps, stream, summary
+from tools.steps import Result, Step, run_steps, stream, summary
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -26,21 +26,76 @@ def numbers(result: Result) -> tuple[int, int, int]:
     return result.passed, result.failed, result.skipped
 
 
+OUTCOMES = """
+import pytest
+@pytest.fixture
+def broken():
+    yield
+    raise OSError("收尾")
+def test_passes(): print("9 passed in 1.00s")
+def test_fails(): assert 1 == 2
+def test_is_skipped(): pytest.skip("这里不行")
+@pytest.mark.xfail
+def test_fails_as_expected(): assert 1 == 2
+@pytest.mark.xfail(strict=False)
+def test_passes_unexpectedly(): pass
+def test_whose_teardown_fails(broken): pass
+"""
+
+
+def suite(folder: Path, text: str, *options: str) -> Step:
+    """一步真的 pytest，跑 ``text``。"""
+    (folder / "test_it.py").write_text(text, encoding="utf-8")
+    where = ["-q", "-c", os.devnull, f"--rootdir={folder}", "-p", "no:cacheprovider"]
+    return Step("x", [sys.executable, "-m", "pytest", *where, *options, str(folder)], tests=True)
+
+
+@pytest.mark.parametrize("options", [(), ("-q",), ("--color=yes",), ("--no-summary",)])
+def test_every_outcome_of_pytest_is_counted_whatever_it_shows(tmp_path, options):
+    (result,) = run(suite(tmp_path, OUTCOMES, *options))
+    assert numbers(result) == (2, 2, 2) and result.code == 1
+
+
+def test_a_file_that_cannot_be_collected_counts_as_failed(tmp_path):
+    assert numbers(*run(suite(tmp_path, "import nosuch_module"))) == (0, 1, 0)
+
+
 @pytest.mark.parametrize(
-    ("text", "expected"),
-    [
-        ("12 passed in 3.21s", (12, 0, 0)),
-        ("==== 2 failed, 10 passed, 3 skipped, 1 warning in 61.02s (0:01:01) ====", (10, 2, 3)),
-        ("\x1b[32m7 passed\x1b[0m in 1.0s\r\n", (7, 0, 0)),
-        ("4 passed in 1s\nnoise\n1 failed, 1 error, 1 xfailed, 1 xpassed in 2.5s", (5, 2, 1)),
-    ],
+    "text", ["", "def test_it(): import os; os._exit(0)", "import os; os._exit(0)"]
 )
-def test_closing_lines_of_pytest_are_added_up(text, expected):
-    assert tuple(pytest_counts(text).values()) == expected
+def test_a_suite_that_ran_no_test_to_its_end_counts_as_failed(tmp_path, text):
+    assert numbers(*run(suite(tmp_path, text))) == (0, 1, 0)
 
 
-def test_prose_about_passing_is_not_a_closing_line():
-    assert pytest_counts("All checks passed!\n3 passed the exam in 2 days\n") is None
+JUNIT = "<testsuites><testsuite><testcase/>%s</testsuite></testsuites>"
+
+
+def writes(*reports: str, code: int = 0, **fields: str) -> Step:
+    """一步装作 pytest 的程序：写下几份 junit 文件，退出码是 ``code``。"""
+    script = f"""
+import sys
+from pathlib import Path
+path = Path(sys.argv[-1].removeprefix("--junitxml="))
+for i, report in enumerate({reports}):
+    path.with_stem(f"{{path.stem}}-{{i}}").write_text(report)
+raise SystemExit({code})"""
+    return Step(fields.pop("name", "x"), python(script), tests=True, **fields)
+
+
+def test_a_step_that_runs_pytest_several_times_adds_up():
+    assert numbers(*run(writes(JUNIT % "", JUNIT % "<testcase><skipped/></testcase>"))) == (2, 0, 1)
+
+
+def test_a_report_that_was_cut_off_counts_as_failed():
+    assert numbers(*run(writes((JUNIT % "")[:-9]))) == (0, 1, 0)
+
+
+def test_reports_of_one_step_do_not_serve_the_next():
+    assert [numbers(item) for item in run(writes(JUNIT % ""), writes())] == [(1, 0, 0), (0, 1, 0)]
+
+
+def test_words_about_passing_are_not_counted():
+    assert numbers(*run(Step("x", python("print('5 passed in 1.00s')")))) == (1, 0, 0)
 
 
 def test_a_failing_step_does_not_stop_the_rest(capsys):
@@ -49,14 +104,13 @@ def test_a_failing_step_does_not_stop_the_rest(capsys):
     assert "到了" in capsys.readouterr().out
 
 
-def test_a_crash_of_pytest_after_a_green_line_still_counts_as_failed():
-    (result,) = run(Step("x", python("print('5 passed in 1.00s'); raise SystemExit(3)")))
-    assert numbers(result) == (5, 1, 0)
+def test_a_crash_of_pytest_after_passing_tests_still_counts_as_failed():
+    assert numbers(*run(writes(JUNIT % "<testcase/>", code=3))) == (2, 1, 0)
 
 
 def test_what_another_python_did_not_run_counts_as_skipped():
-    whole = Step("全部", python("print('9 passed, 1 skipped in 1.00s')"))
-    part = Step("部分", python("print('4 passed in 1.00s')"), part_of="全部")
+    whole = writes(JUNIT % ("<testcase/>" * 8 + "<testcase><skipped/></testcase>"), name="全部")
+    part = writes(JUNIT % ("<testcase/>" * 3), name="部分", part_of="全部")
     absent = Step("没有", part_of="全部", note="没有找到 Python 3.13")
     results = run(whole, part, absent)
     assert [numbers(item) for item in results] == [(9, 0, 1), (4, 0, 6), (0, 0, 10)]

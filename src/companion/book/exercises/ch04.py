@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from companion._common import random_position
+from companion.book.exercises._ch04_theory import wrong_l1_step, wrong_two_classes
 from companion.book.exercises._common import close, mutates, require_number
 from companion.book.exercises._draws import chi_square
 
@@ -25,7 +26,7 @@ def three_way(answer: Answer) -> str | None:
         if wrong := _wrong_parts(parts, n, valid, test):
             return wrong
     if torch.equal(parts[0].sort().values, torch.arange(n - valid - test)):
-        return "训练那份正好是开头的那些行：没有打乱。"
+        return "训练那份正好是开头的那些行：先把 n 个全部打乱，再切。"
     if any(not torch.equal(a, b) for a, b in zip(parts, answer(n, valid, test, 0), strict=True)):
         return "同一个种子，两次切得不一样。"
     if any(torch.equal(parts[0], answer(n, valid, test, seed)[0]) for seed in (1, 2, 5)):
@@ -259,6 +260,7 @@ _SCRIPTS = (  # 各轮的验证损失，最多几轮，等几轮；应停在第�
     ((1.0, 2.0, 3.0, 4.0), 4, 2, 3, 0),
     ((2.0, 1.0, 1.0, 1.0, 3.0), 5, 2, 4, 1),
     ((3.0, 2.0, 4.0, 1.0, 5.0, 6.0), 6, 3, 6, 3),
+    ((2.0, 1.0, 4.0, 3.0, 5.0), 5, 2, 4, 1),
 )
 
 
@@ -271,35 +273,74 @@ def fit_until(answer: Answer) -> str | None:
         got = answer(model, batch, batch, sgd, epochs, patience)
         if not isinstance(got, (tuple, list)) or len(got) != 2:
             return "要返回两样：history 和 best。"
-        where = f"验证损失依次是 {list(losses[:epochs])}、patience={patience} 时"
-        if wrong := _wrong_stop(got[0], got[1], stop, best, len(model.after)):
-            return f"{where}{wrong}"
-        if any(abs(float(row[0]) - want) > 1e-3 for row, want in zip(got[0], losses, strict=False)):
-            return f"{where}，history 里的损失对不上：每一项应是那一轮的（损失，准确率）。"
-        if wrong := _wrong_state(model, model.after[best], best):
-            return f"{where}{wrong}"
+        wrong = (
+            _wrong_stop(losses, got[1], stop, best, len(model.after))
+            or _wrong_history(got[0], losses[:stop])
+            or _wrong_best(got[1], best)
+            or _wrong_state(model, best, ran_out=stop == epochs)
+        )
+        if wrong:
+            where = f"验证损失依次是 {list(losses[:epochs])}、patience={patience} 时"
+            return f"{where}，{wrong}"
     return None
 
 
-def _wrong_stop(history: Any, best: Any, stop: int, truth: int, ran: int) -> str | None:
-    if ran != stop:
-        when = "停早了" if ran < stop else "停晚了"
-        return f"，应训练 {stop} 轮，你训练了 {ran} 轮：{when}。数一数离最好的一轮有几轮。"
-    if not isinstance(history, list) or len(history) != stop:
-        return f"，history 应是 {stop} 项的列表，一轮一项。"
+def _wrong_stop(
+    losses: tuple[float, ...], given: Any, stop: int, truth: int, ran: int
+) -> str | None:
+    if ran == stop:
+        return None
+    start = f"应训练 {stop} 轮，你训练了 {ran} 轮："
+    if ran < stop:
+        if given == 0 != truth:  # 假模型的准确率从头到尾是 0
+            return f"{start}停早了。谁更好看损失，不看准确率；这里的准确率一直没变。"
+        return f"{start}停早了。数一数离最好的一轮有几轮。"
+    if isinstance(given, int) and truth < given < ran and losses[given] == losses[truth]:
+        return f"{start}停晚了。并列取最早的：损失一样，不算更低。"
+    return f"{start}停晚了。每轮的损失都和最好的比，不和上一轮比；数一数离最好的一轮有几轮。"
+
+
+def _wrong_history(history: Any, losses: tuple[float, ...]) -> str | None:
+    if not isinstance(history, list) or len(history) != len(losses):
+        return f"history 应是 {len(losses)} 项的列表，一轮一项。"
+    for row, loss in zip(history, losses, strict=True):
+        if isinstance(row, list) and len(row) == 1:
+            return (
+                "history 的一项应是（损失，准确率）；my_fit 返回的是列表，用 += 接上，别 append。"
+            )
+        if not isinstance(row, (tuple, list)) or len(row) != 2:
+            return f"history 的一项应是（损失，准确率），你的是 {type(row).__name__}。"
+        if abs(float(row[0]) - loss) > 1e-3:
+            return "history 里的损失对不上：每一项应是那一轮的（损失，准确率）。"
+    return None
+
+
+def _wrong_best(best: Any, truth: int) -> str | None:
     if isinstance(best, bool) or not isinstance(best, int):
-        return f"，best 应是一个整数，你给的是 {type(best).__name__}。"
+        return f"best 应是一个整数，你给的是 {type(best).__name__}。"
     if best == truth + 1:
-        return f"，best 应是 {truth}，你给的是 {best}：从 0 数起，并列取最早的。"
-    return None if best == truth else f"，best 应是 {truth}，你给的是 {best}。"
+        return f"best 应是 {truth}，你给的是 {best}：从 0 数起，并列取最早的。"
+    return None if best == truth else f"best 应是 {truth}，你给的是 {best}。"
 
 
-def _wrong_state(model: nn.Module, kept: dict[str, Tensor], best: int) -> str | None:
+def _wrong_state(model: _Scripted, best: int, ran_out: bool) -> str | None:
+    """模型装着的是不是最好那一轮；`ran_out` 说轮数是用完的，不是提前停的。"""
+    kept = model.after[best]
     if not torch.allclose(model.get_parameter("weight"), kept["weight"]):
+        if ran_out:  # 提前停的那几次都装回了
+            return f"模型里的参数不是下标 {best} 那一轮的：轮数用完的那条路也要装回。"
         return (
-            f"，模型里的参数不是下标 {best} 那一轮的：state_dict() 的张量和模型共用内存，"
+            f"模型里的参数不是下标 {best} 那一轮的：state_dict() 的张量和模型共用内存，"
             "留之前要 clone，返回之前要装回。"
         )
     if not torch.equal(model.get_buffer("epochs"), kept["epochs"]):
-        return "，参数装回了，缓冲区没有：批归一化攒的平均不在 parameters() 里。"
+        return "参数装回了，缓冲区没有：批归一化攒的平均不在 parameters() 里。"
     return None
+
+
+def two_classes(answer: Any) -> str | None:
+    return wrong_two_classes(answer)
+
+
+def l1_step(answer: Answer) -> str | None:
+    return wrong_l1_step(answer)

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
-import sys
+import os
 
 import pytest
 
-from tools.coverage import chapter_proof, load, main, problems
+from tools.alone import Desk, walk
 from tools.notebooks import ToolError
+from tools.proven import load, main, problems
+from tools.session import CAN_FORK
 
 CELLS = {
     "proved": "x = torch.ones(2, 3)\nassert x.sum().item() == 6",
     "proved-by-call": "x = torch.eye(2)\nassert torch.equal(x, x.T)",
     "proved-by-python": "assert torch.broadcast_shapes((2, 1), (3,)) == (2, 3)",
+    "in-a-loop": "for i in range(3):\n    assert torch.arange(3)[i] == i",
+    "in-a-function": "def same(x):\n    assert torch.equal(x, x)\nsame(torch.ones(2))",
+    "not-reached": "def same(x):\n    assert torch.equal(x, x)\ntorch.ones(2)",
     "no-assert": "torch.ones(2)",
     "constant": "x = torch.ones(2)\nassert True",
     "foreign-name": "torch.ones(2)\nassert before == 3",
@@ -24,6 +29,9 @@ WHY = {
     "proved": "",
     "proved-by-call": "",
     "proved-by-python": "",
+    "in-a-loop": "",
+    "in-a-function": "",
+    "not-reached": "第 1 个 assert 取反后没有失败（照样跑通，或这台机器上走不到它）",
     "no-assert": "没有 assert",
     "constant": "没有比较本单元算出的值",
     "foreign-name": "没有比较本单元算出的值",
@@ -34,14 +42,15 @@ WHY = {
 CHECK = """def check(name, answer):
     print("◌" if answer is ... else "✓" if answer == 3 else "✗ 不对", "\\n另一行")
 """
-linux_only = pytest.mark.skipif(sys.platform != "linux", reason="分叉进程只在 Linux 上可靠")
+linux_only = pytest.mark.skipif(not CAN_FORK, reason="分叉进程只在 Linux 上可靠")
 
 
 def prove(book, cells, covered=()):
-    book.chapter("01_tensors", *cells)
+    path = book.chapter("01_tensors", *cells)
     listing = ", ".join(covered)
     book.write("tests/coverage.yml", f"C048: {{chapter: 01_tensors, cell: [{listing}]}}\n")
-    return chapter_proof("01_tensors", book.root)
+    book.write("site/routes.toml", "route = []\n")
+    return walk(path, Desk(book.write("notes/x", "").parent, dict(os.environ)), book.root)
 
 
 @linux_only
@@ -49,8 +58,32 @@ def test_only_a_real_proof_passes(book, cell):
     cells = [cell(name, source) for name, source in CELLS.items()]
     report = prove(book, [cell("start", "import torch\nbefore = 3"), *cells], CELLS)
     for name, why in WHY.items():
-        assert why in report["cells"][name] and bool(why) == bool(report["cells"][name]), name
-    assert report["errors"] == {}
+        assert why in report[name] and bool(why) == bool(report[name]), name
+    assert report["★"] == ""
+
+
+@linux_only
+def test_a_proved_cell_runs_once_and_its_functions_stay_as_they_are(book, cell):
+    proof = """n = torch.tensor(len(runs.read_text(encoding="utf-8")))
+with runs.open("a", encoding="utf-8") as file:
+    file.write("x")
+def check_one(x):
+    assert x == 1, x
+for _ in range(2):
+    check_one(n + 1)
+assert n == 0"""
+    after = """try:
+    check_one(torch.tensor(2))
+except AssertionError as error:
+    print(error)
+check_one(torch.tensor(1))"""
+    runs = book.write("runs.txt", "")
+    start = f"import pathlib, torch\nruns = pathlib.Path({str(runs)!r})"
+    report = prove(
+        book, [cell("start", start), cell("proof", proof), cell("after", after)], ["proof"]
+    )
+    assert report["proof"] == "" and report["★"] == ""
+    assert runs.read_text(encoding="utf-8") == "x"
 
 
 def test_failing_cells_are_reported_unless_tagged(book, cell):
@@ -63,7 +96,7 @@ def test_failing_cells_are_reported_unless_tagged(book, cell):
             cell("err-bad", "1", "raises-exception"),
         ],
     )
-    assert report["errors"] == {"bad": "ZeroDivisionError: division by zero", "err-bad": "没有报错"}
+    assert report["★"] == "bad：ZeroDivisionError: division by zero；err-bad：没有报错"
 
 
 @linux_only
@@ -77,11 +110,11 @@ def test_exercises_are_solved_by_their_solutions(book, cell):
     ]:
         cells.append(cell(f"ex-{name}-try", f"answer = {attempt}\ncheck('', answer)"))
         cells.append(cell(f"sol-{name}", f"answer = {solution}\ncheck('', answer)"))
-    report = prove(book, cells)["exercises"]
-    assert report["good"] == ""
-    assert "应得 ◌，得到：✓" in report["given-away"]
-    assert "应得 ✓，得到：✗ 不对" in report["wrong"]
-    assert "ZeroDivisionError" in report["crash"]
+    report = prove(book, cells)
+    assert report["ex-good-try"] == ""
+    assert "应得 ◌，得到：✓" in report["ex-given-away-try"]
+    assert "应得 ✓，得到：✗ 不对" in report["ex-wrong-try"]
+    assert "ZeroDivisionError" in report["ex-crash-try"]
 
 
 def test_counts_are_printed(book, cell, capsys):

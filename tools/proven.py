@@ -1,16 +1,13 @@
 """覆盖表：哪个主题（T###）、哪条论断（C###）由哪一章的哪个单元证明。
 
-用法：``python tools/coverage.py``，打印 ``主题 n/156 · 论断 n/226``。
+用法：``python tools/proven.py``，打印 ``主题 n/156 · 论断 n/226``。
 表在 ``tests/coverage.yml``，一条一行：``C048: {chapter: 01_tensors, cell: c048-transpose}``；
 ``cell`` 也可以是几个单元的列表。
 """
 
 from __future__ import annotations
 
-import functools
-import json
 import re
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -21,7 +18,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from tools.notebooks import ROOT, ToolError, chapter_paths, read_notebook
 
-__all__ = ["LAST", "chapter_proof", "covered_cells", "load", "main", "problems"]
+__all__ = ["LAST", "covered_cells", "load", "main", "problems"]
 
 LAST = {"T": 156, "C": 226}  # 主题与论断各编到几号
 KEY = re.compile(r"([TC])(\d{3})")
@@ -70,22 +67,6 @@ def problems(root: Path = ROOT) -> list[str]:
                 if cell not in known[chapter]
             ]
     return found
-
-
-@functools.cache
-def chapter_proof(chapter: str, root: Path = ROOT) -> dict[str, Any]:
-    """返回 ``tools/proof.py`` 对一章的结论；同一进程里每章只跑一次。
-
-    Raises:
-        ToolError: 证明程序自己没能跑完。
-    """
-    path = root / "chapters" / f"{chapter}.ipynb"
-    wanted = json.dumps(covered_cells(chapter, root))
-    command = [sys.executable, str(ROOT / "tools" / "proof.py"), str(path), wanted]
-    result = subprocess.run(command, capture_output=True, encoding="utf-8", check=False)
-    if result.returncode:
-        raise ToolError(f"{chapter}：证明程序退出码 {result.returncode}\n{result.stderr[-2000:]}")
-    return dict(json.loads(result.stdout.splitlines()[-1]))
 
 
 def main(root: Path = ROOT) -> int:
