@@ -32,6 +32,8 @@ def _by_data(w, f, rate):
     return loss.item()
 
 
+ALREADY = {"给参数打开 requires_grad": "x 本来就开着：要看斜率"}
+
 SPECS = {
     "numeric_grad": Spec(accept=(_in_rows, lambda f, x, h=1e-4: _numeric(f, x.clone(), h))),
     "step": Spec(pure=False, accept=(_by_data, lambda w, f, rate: _step(w, f, rate))),
@@ -44,13 +46,14 @@ SPECS = {
     "smallest_budget": Spec(accept=(_budget,)),
     "mean_loss": Spec(accept=(_mean_loss,)),
     "safe_sqrt": Spec(
+        skip=ALREADY,
         accept=(
             _sqrt_twice,
             lambda x: _sqrt_twice(x, low=4.0),
             lambda x: x.clamp(min=0).sqrt(),  # clamp 在边上的斜率是 0
-        )
+        ),
     ),
-    "ste": Spec(),
+    "ste": Spec(skip=ALREADY),
     "per_sample_norms": Spec(accept=(_norms,)),
     "hvp": Spec(accept=(_hvp, lambda f, w, v: torch.autograd.functional.hvp(f, w, v)[1])),
 }
