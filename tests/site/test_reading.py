@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from .conftest import HTML, PHONE, Visitor
+from .conftest import HTML, Visitor
+from .settings import DARK, PHONE, PHONE_LIGHT
 
 CHAPTER = next(iter(sorted(HTML.glob("chapters/01_*.html"))), HTML / "intro.html")
 NAME = CHAPTER.relative_to(HTML).with_suffix("").as_posix()
@@ -27,7 +28,7 @@ def test_skip_link_is_the_first_stop_and_lands_on_the_text(visitor: Visitor) -> 
 
 
 def test_phone_menu_opens_and_closes(visitor: Visitor) -> None:
-    with visitor.open("intro", size=PHONE) as (page, _):
+    with visitor.open("intro", PHONE_LIGHT) as (page, _):
         page.locator(".nav-open").click()
         assert page.locator("#site-nav a").first.bounding_box()["y"] < PHONE[1]  # type: ignore[index]
         page.keyboard.press("Escape")
@@ -59,7 +60,7 @@ def test_a_refused_clipboard_is_said_and_breaks_nothing(visitor: Visitor) -> Non
 
 @needs_chapter
 def test_copy_buttons_do_not_lie_over_code_on_a_phone(visitor: Visitor) -> None:
-    with visitor.open(NAME, size=PHONE) as (page, _):
+    with visitor.open(NAME, PHONE_LIGHT) as (page, _):
         over = page.evaluate(
             """[...document.querySelectorAll("button.copy")].filter(button => {
               const code = button.parentElement.querySelector("pre").getBoundingClientRect();
@@ -72,7 +73,7 @@ def test_copy_buttons_do_not_lie_over_code_on_a_phone(visitor: Visitor) -> None:
 
 @needs_chapter
 def test_contents_on_a_phone_lead_to_their_heading_and_fold_again(visitor: Visitor) -> None:
-    with visitor.open(NAME, size=PHONE) as (page, _):
+    with visitor.open(NAME, PHONE_LIGHT) as (page, _):
         page.locator(".toc-fold > summary").click()
         link = page.locator(".toc-fold a").nth(5)
         anchor = link.evaluate("link => decodeURIComponent(link.hash.slice(1))")
@@ -85,7 +86,7 @@ def test_contents_on_a_phone_lead_to_their_heading_and_fold_again(visitor: Visit
 
 @needs_chapter
 def test_print_is_light_with_every_fold_open_and_the_screen_comes_back(visitor: Visitor) -> None:
-    with visitor.open(NAME, scheme="dark") as (page, _):
+    with visitor.open(NAME, DARK) as (page, _):
         closed = "document.querySelectorAll('article details:not([open])').length"
         before = page.evaluate(closed)
         page.evaluate("dispatchEvent(new Event('beforeprint'))")
@@ -110,7 +111,7 @@ def test_hint_and_solution_open_without_scripts(visitor: Visitor) -> None:
 
 @needs_chapter
 def test_wide_code_can_be_scrolled_by_keyboard(visitor: Visitor) -> None:
-    with visitor.open(NAME, size=PHONE) as (page, _):
+    with visitor.open(NAME, PHONE_LIGHT) as (page, _):
         unreachable = page.evaluate(
             """[...document.querySelectorAll("article pre, article .table-box")]
             .filter(box => box.scrollWidth > box.clientWidth && box.tabIndex < 0).length"""
