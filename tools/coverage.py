@@ -8,6 +8,7 @@
 from __future__ import annotations
 
 import functools
+import hashlib
 import json
 import re
 import subprocess
@@ -19,11 +20,12 @@ import yaml
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from tools.notebooks import ROOT, ToolError, chapter_paths, read_notebook
+from tools.notebooks import ROOT, ToolError, chapter_paths, read_notebook, write_text
 
 __all__ = ["LAST", "chapter_proof", "covered_cells", "load", "main", "problems"]
 
 LAST = {"T": 156, "C": 226}  # 主题与论断各编到几号
+PROOF = Path(__file__).with_name("proof.py")
 KEY = re.compile(r"([TC])(\d{3})")
 
 
@@ -74,18 +76,37 @@ def problems(root: Path = ROOT) -> list[str]:
 
 @functools.cache
 def chapter_proof(chapter: str, root: Path = ROOT) -> dict[str, Any]:
-    """返回 ``tools/proof.py`` 对一章的结论；同一进程里每章只跑一次。
+    """返回 ``tools/proof.py`` 对一章的结论；章节和代码没有变、上次全对的，不再跑。
 
     Raises:
         ToolError: 证明程序自己没能跑完。
     """
     path = root / "chapters" / f"{chapter}.ipynb"
     wanted = json.dumps(covered_cells(chapter, root))
-    command = [sys.executable, str(ROOT / "tools" / "proof.py"), str(path), wanted]
+    kept = root / "_build" / "proofs" / f"{chapter}-{_proof_digest(path, wanted, root)}.json"
+    if kept.exists():
+        return dict(json.loads(kept.read_text(encoding="utf-8")))
+    command = [sys.executable, str(PROOF), str(path), wanted]
     result = subprocess.run(command, capture_output=True, encoding="utf-8", check=False)
     if result.returncode:
         raise ToolError(f"{chapter}：证明程序退出码 {result.returncode}\n{result.stderr[-2000:]}")
-    return dict(json.loads(result.stdout.splitlines()[-1]))
+    line = result.stdout.splitlines()[-1]
+    report: dict[str, Any] = json.loads(line)
+    if not report["errors"] and not any((report["cells"] | report["exercises"]).values()):
+        for old in kept.parent.glob(f"{chapter}-*.json"):
+            old.unlink()
+        write_text(kept, line)
+    return report
+
+
+def _proof_digest(path: Path, wanted: str, root: Path) -> str:
+    """结论由它们决定：这一章、要证明的单元、伴学包和依赖（执行的缓存也看它们）、证明程序。"""
+    from tools.execute import cache_path  # 载入要一秒多，数覆盖数的时候用不到
+
+    digest = hashlib.sha256(cache_path(root).name.encode() + wanted.encode())
+    for file in (path, PROOF, *(PROOF.with_name(f"{name}.py") for name in ("notebooks", "fixed"))):
+        digest.update(hashlib.sha256(file.read_bytes()).digest())
+    return digest.hexdigest()[:16]
 
 
 def main(root: Path = ROOT) -> int:

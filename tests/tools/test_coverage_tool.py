@@ -66,6 +66,25 @@ def test_failing_cells_are_reported_unless_tagged(book, cell):
     assert report["errors"] == {"bad": "ZeroDivisionError: division by zero", "err-bad": "没有报错"}
 
 
+def test_a_proof_without_faults_is_kept_until_something_it_depends_on_changes(book, cell):
+    runs = book.root / "runs"
+
+    def times(*cells, covered=()):
+        chapter_proof.cache_clear()
+        runs.write_text("", encoding="utf-8")
+        count = cell("count", f"open({str(runs)!r}, 'a', encoding='utf-8').write('.')")
+        report = prove(book, [count, *cells], covered)
+        return len(runs.read_text(encoding="utf-8")), report["errors"] | report["cells"]
+
+    one, other = cell("one", "1"), cell("two", "2")
+    assert times(one) == (1, {}) and times(one) == (0, {})
+    book.write("src/companion/__init__.py", "changed = True\n")
+    assert times(one) == (1, {}) and times(one) == (0, {})
+    for _ in range(2):  # 有毛病的不留，每次都再看
+        assert times(other, covered=["two"]) == (1, {"two": "单元里没有 assert"})
+    assert len(list((book.root / "_build" / "proofs").iterdir())) == 1
+
+
 @linux_only
 def test_exercises_are_solved_by_their_solutions(book, cell):
     cells = [cell("setup", CHECK)]
