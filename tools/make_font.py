@@ -132,9 +132,11 @@ def shrink(font: TTFont) -> None:
     for name in font.getGlyphOrder():
         outlines[name] = RecordingPen()
         glyphs[name].draw(TransformPen(outlines[name], (scale, 0, 0, scale, 0, 0)))
-    scale_upem(font, UNITS)
     strings = font["CFF "].cff.topDictIndex[0].CharStrings
-    for name, outline in outlines.items():  # 换掉它缩的轮廓：那里取整的是一步一步的位移，越走越偏
+    for name in outlines:  # 轮廓不让它缩：那里取整的是一步一步的位移，越走越偏，还占一半的时间
+        strings[name].program = ["endchar"]
+    scale_upem(font, UNITS)
+    for name, outline in outlines.items():
         private, width = strings[name].private, font["hmtx"][name][0]
         pen = T2CharStringPen(
             None if width == private.defaultWidthX else width - private.nominalWidthX, None

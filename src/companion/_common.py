@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
-from companion.errors import printable
+from companion.errors import ArgumentError, printable
 from companion.repro import random_state, restore_random_state
 
 TEMPORARY = ".tmp-"  # 没写完的文件和目录，名字这样开头
@@ -175,6 +175,18 @@ def overwrite(target: Tensor, source: Tensor) -> None:
         if stride == 0 and target.shape[dim] > 1:
             target, source = target.narrow(dim, 0, 1), source.narrow(dim, 0, 1)
     target.copy_(source)
+
+
+def check_model(model: Any) -> None:
+    """``model`` 是建好的模型就什么也不做。"""
+    if isinstance(model, nn.Module):
+        return
+    name, way = type(model).__name__, "请给建好的模型。"
+    if isinstance(model, type):
+        name, way = f"类 {model.__name__}", "类要加括号建出来：Net()。"
+    elif callable(model):
+        way = "torch.compile 套两次得到的就是函数，请只套一次；自己写的函数请改写成 nn.Module。"
+    raise ArgumentError(f"model 应是 nn.Module，实际是 {name}。{way}")
 
 
 def unlike_numbers(value: Tensor, *, sparse: bool = False) -> str:

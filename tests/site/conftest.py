@@ -23,6 +23,8 @@ from playwright.sync_api import Browser, Locator, Page, Request, Response, Route
 from companion.book import Widget
 from companion.book.widgets import _questions as questions
 
+from .settings import HOME, PHONE, Setting
+
 ROOT = Path(__file__).resolve().parents[2]
 HTML = Path(os.environ.get("BOOK_HTML", ROOT / "_build" / "html"))
 PREFIX = "/book/"
@@ -36,7 +38,6 @@ OPTIONS = [
     "--disable-component-update",
     "--disable-sync",
 ]
-DESKTOP, PHONE = (1440, 900), (375, 812)
 WIDE = {"width": 1000, "height": 800}  # 只放组件的页面
 QUESTIONS = """
 [quizzes]
@@ -86,11 +87,12 @@ class Handler(SimpleHTTPRequestHandler):
 
 @dataclass
 class Log:
-    """一个页面上发生的坏事：想连外网、请求失败、控制台有话说。"""
+    """一个页面上发生的坏事：想连外网、请求失败、控制台有话说；还有每个文件传了多少字节。"""
 
     blocked: list[str] = field(default_factory=list)
     failed: list[str] = field(default_factory=list)
     console: list[str] = field(default_factory=list)
+    sizes: dict[str, int] = field(default_factory=dict)
 
     def problems(self) -> list[str]:
         return [*self.blocked, *self.failed, *self.console]
@@ -104,30 +106,25 @@ class Visitor:
 
     @contextmanager
     def open(
-        self,
-        name: str,
-        *,
-        scheme: str = "light",
-        size: tuple[int, int] = DESKTOP,
-        anchor: str = "",
-        script: str = "",
+        self, name: str, setting: Setting = HOME, *, tail: str = "", script: str = ""
     ) -> Iterator[tuple[Page, Log]]:
-        """打开 ``name``（如 ``chapters/01_tensors``）里的 ``anchor``，给出页面与它的记录。
+        """打开 ``name``（如 ``chapters/01_tensors``），给出页面与它的记录。
 
-        ``script`` 在页面自己的脚本之前运行。
+        ``tail`` 接在网址后面（``#锚点``、``?查询``）；``script`` 赶在页面的脚本之前运行。
         """
+        width, height = setting.size
         context = self.browser.new_context(
-            viewport={"width": size[0], "height": size[1]},
-            color_scheme=scheme,  # type: ignore[arg-type]
+            viewport={"width": width, "height": height},
+            color_scheme=setting.scheme,  # type: ignore[arg-type]
             locale="zh-CN",
-            has_touch=size == PHONE,
+            has_touch=setting.size == PHONE,
         )
-        if script:
-            context.add_init_script(script)
-        page, log = context.new_page(), Log()
-        self._watch(page, log)
-        page.goto(f"{self.base}{name}.html{anchor and '#' + anchor}", wait_until="networkidle")
         try:
+            page, log = context.new_page(), Log()
+            self._watch(page, log)
+            if script:
+                page.add_init_script(script)
+            page.goto(f"{self.base}{name}.html{tail}", wait_until="networkidle")
             yield page, log
         finally:
             context.close()
@@ -149,6 +146,20 @@ class Visitor:
         page.on("requestfailed", lambda request: log.failed.append(f"请求失败：{request.url}"))
         page.on("console", lambda message: log.console.append(f"控制台：{message.text}"))
         page.on("pageerror", lambda error: log.console.append(f"脚本出错：{error}"))
+        self._weigh(page, log)
+
+    def _weigh(self, page: Page, log: Log) -> None:
+        session, urls = page.context.new_cdp_session(page), {}
+
+        def received(event: dict[str, Any]) -> None:
+            urls[event["requestId"]] = event["response"]["url"]
+
+        def finished(event: dict[str, Any]) -> None:
+            log.sizes[urls.get(event["requestId"], "?")] = int(event["encodedDataLength"])
+
+        session.on("Network.responseReceived", received)
+        session.on("Network.loadingFinished", finished)
+        session.send("Network.enable")
 
 
 def page_names() -> list[str]:
@@ -193,7 +204,7 @@ def browser() -> Iterator[Browser]:
 
 @pytest.fixture(scope="session")
 def visitor(browser: Browser, site_url: str) -> Visitor:
-    """``visitor.open("intro", scheme="dark", size=(375, 812))`` 给出页面与记录。"""
+    """``visitor.open("intro", Setting("dark", PHONE))`` 给出页面与记录。"""
     return Visitor(browser, site_url)
 
 

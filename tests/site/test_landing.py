@@ -1,75 +1,40 @@
-"""链接落在该落的地方：带锚点的地址、本页目录、别页指来的链接，电脑和手机，头一次打开。"""
+"""带锚点的地址，头一次打开就落在那个标题，电脑和手机都是。本页目录的点击在 ``checks`` 里。"""
 
 from __future__ import annotations
 
-import pytest
-from playwright.sync_api import Page
+import re
 
+import pytest
+
+from .checks import misses, settled
 from .conftest import HTML, Visitor
+from .settings import FULL, Setting, spread
 
 CHAPTERS = [f"chapters/{path.stem}" for path in sorted(HTML.glob("chapters/*.html"))]
-SIZES = [(1280, 800), (390, 844)]
-TOLERANCE = 100  # 像素
-OFFSET = """id => {
-  const heading = document.getElementById(id).querySelector("h1, h2, h3, h4");
-  const bar = document.querySelector(".topbar").getBoundingClientRect().bottom;
-  const room = document.documentElement.scrollHeight - innerHeight - scrollY;
-  return [heading.getBoundingClientRect().top - bar, room];
-}"""
-ANCHORS = """[...document.querySelectorAll("article section[id]")]
-  .filter(section => section.querySelector("h2, h3")).map(section => section.id)"""
+SIZES = (Setting("light", (1280, 800)), Setting("light", (390, 844)))
 
 
-def settled(page: Page) -> None:
-    """滚动停了，图也下载完了。"""
-    page.wait_for_load_state("networkidle")
-    page.wait_for_function(
-        """async () => {
-          const before = scrollY;
-          await new Promise(done => setTimeout(done, 150));
-          return before === scrollY;
-        }"""
-    )
+def visits(name: str) -> list[tuple[str, Setting]]:
+    """返回这一章试哪些锚点、在哪种屏幕上：头尾和中间共四处，各章轮流试两处，各一种屏幕。"""
+    text = (HTML / f"{name}.html").read_text(encoding="utf-8")
+    anchors = spread(re.findall(r'<section id="([^"]+)"', text), 4)
+    if FULL:
+        return [(anchor, size) for anchor in anchors for size in SIZES]
+    i, count = CHAPTERS.index(name), len(anchors)
+    return [(anchors[(i + 2 * k) % count], size) for k, size in enumerate(SIZES)]
 
 
-def misses(page: Page, anchors: list[str]) -> list[str]:
-    """没有落在标题附近的锚点；页尾滚不动的不算。"""
-    found = []
-    for anchor in anchors:
-        distance, room = page.evaluate(OFFSET, anchor)
-        if not (-TOLERANCE < distance < TOLERANCE or (room < 2 and distance > 0)):
-            found.append(f"{anchor} 差 {distance:.0f} 像素")
-    return found
-
-
-def spread(names: list[str], count: int) -> list[str]:
-    """匀着挑 ``count`` 个，头尾都在。"""
-    last = max(count - 1, 1)
-    return list(dict.fromkeys(names[i * (len(names) - 1) // last] for i in range(count)))
-
-
-@pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("name", CHAPTERS)
-def test_an_address_with_an_anchor_opens_at_its_heading(
-    visitor: Visitor, name: str, size: tuple[int, int]
-) -> None:
-    with visitor.open(name, size=size) as (page, _):
-        anchors = spread(page.evaluate(ANCHORS), 4)
+def test_an_address_with_an_anchor_opens_at_its_heading(visitor: Visitor, name: str) -> None:
     missed = []
-    for anchor in anchors:
-        with visitor.open(name, size=size, anchor=anchor) as (page, _):  # 每次都不带缓存
+    for anchor, size in visits(name):
+        with visitor.open(name, size, tail=f"#{anchor}") as (page, _):  # 每次都不带缓存
             settled(page)
-            missed += misses(page, [anchor])
+            missed += [f"{name} {size.size}：{miss}" for miss in misses(page, anchor)]
     assert missed == []
 
 
-@pytest.mark.parametrize("name", CHAPTERS)
-def test_a_click_in_the_contents_stops_at_its_heading(visitor: Visitor, name: str) -> None:
-    with visitor.open(name, size=SIZES[0]) as (page, _):
-        links = page.locator(".page-toc a")
-        for i in spread([str(i) for i in range(links.count())], 8):
-            link = links.nth(int(i))
-            link.click()
-            settled(page)
-            anchor = link.evaluate("link => decodeURIComponent(link.hash.slice(1))")
-            assert misses(page, [anchor]) == []
+def test_chapters_take_turns_with_every_place_and_both_screens() -> None:
+    tried = [visit for name in CHAPTERS for visit in visits(name)]
+    assert {size for _, size in tried} == set(SIZES)
+    assert all(anchor for anchor, _ in tried) and len(tried) >= 2 * len(CHAPTERS)

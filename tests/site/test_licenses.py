@@ -28,12 +28,6 @@ def test_work_of_others_is_shipped_with_its_license_and_named(site_dir: Path, wo
     assert work.name in page and f"licenses/{work.slug}.txt" in page
 
 
-def test_every_page_leads_to_the_licenses(visitor: Visitor, page_name: str) -> None:
-    with visitor.open(page_name) as (page, _):
-        address = page.locator(".page-foot a").evaluate("link => link.href")
-        assert address.partition("#")[0] == f"{visitor.base}licenses.html"
-
-
 def test_every_license_can_be_read(visitor: Visitor) -> None:
     with visitor.open("licenses") as (page, _):
         addresses = [link.evaluate("a => a.href") for link in page.locator(".article a").all()]

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import pytest
 
-from .conftest import PHONE, Visitor
+from .conftest import Visitor
+from .settings import PHONE_DARK, PHONE_LIGHT, Setting
 
 MESSAGE = "RuntimeError: mat1 and mat2 shapes cannot be multiplied (64x3 and 9x1)"
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_pasted_message_leads_to_its_entry(visitor: Visitor, scheme: str) -> None:
-    with visitor.open("chapters/B1_errors", scheme=scheme, size=PHONE) as (page, log):
+@pytest.mark.parametrize("setting", [PHONE_LIGHT, PHONE_DARK], ids=str)
+def test_pasted_message_leads_to_its_entry(visitor: Visitor, setting: Setting) -> None:
+    with visitor.open("chapters/B1_errors", setting) as (page, log):
         page.fill("#lookup-text", MESSAGE)
         page.click(".lookup-answer a")
         page.wait_for_function("location.hash === '#err-matmul'")

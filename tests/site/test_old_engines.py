@@ -14,7 +14,8 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Locator, Page
 
-from .conftest import HTML, PHONE, Log, Visitor, figure, shown
+from .conftest import HTML, Log, Visitor, figure, shown
+from .settings import PHONE_LIGHT
 from .test_search import ask
 
 LACKS = Path(__file__).with_name("chromium_78_lacks.toml").read_text(encoding="utf-8")
@@ -39,7 +40,7 @@ pytestmark = pytest.mark.skipif(
 
 @pytest.fixture(scope="module")
 def chapter(visitor: Visitor) -> Iterator[tuple[Page, Log]]:
-    with visitor.open(CHAPTER, size=PHONE, script=OLD) as (page, log):
+    with visitor.open(CHAPTER, PHONE_LIGHT, script=OLD) as (page, log):
         yield page, log
         assert log.problems() == []
 
@@ -51,7 +52,7 @@ def test_the_engine_under_test_is_an_old_one(chapter: tuple[Page, Log]) -> None:
 
 
 def test_page_can_be_read(visitor: Visitor, page_name: str) -> None:
-    with visitor.open(page_name, size=PHONE, script=OLD) as (page, log):
+    with visitor.open(page_name, PHONE_LIGHT, script=OLD) as (page, log):
         page.locator(".theme-switch").click()
         assert page.evaluate("document.documentElement.dataset.theme") == "light"
         page.locator(".nav-open").click()

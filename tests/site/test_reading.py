@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from .conftest import DESKTOP, HTML, PHONE, ROOT, Visitor
+from .conftest import HTML, ROOT, Visitor
+from .settings import DARK, HOME, PHONE, PHONE_LIGHT, Setting
 
 CHAPTER = next(iter(sorted(HTML.glob("chapters/01_*.html"))), HTML / "intro.html")
 NAME = CHAPTER.relative_to(HTML).with_suffix("").as_posix()
@@ -27,7 +28,7 @@ def test_skip_link_is_the_first_stop_and_lands_on_the_text(visitor: Visitor) -> 
 
 
 def test_phone_menu_opens_and_closes(visitor: Visitor) -> None:
-    with visitor.open("intro", size=PHONE) as (page, _):
+    with visitor.open("intro", PHONE_LIGHT) as (page, _):
         page.locator(".nav-open").click()
         assert page.locator("#site-nav a").first.bounding_box()["y"] < PHONE[1]  # type: ignore[index]
         page.keyboard.press("Escape")
@@ -58,9 +59,9 @@ def test_a_refused_clipboard_is_said_and_breaks_nothing(visitor: Visitor) -> Non
 
 
 @needs_chapter
-@pytest.mark.parametrize("size", [DESKTOP, PHONE])
-def test_copy_buttons_do_not_lie_over_code(visitor: Visitor, size: tuple[int, int]) -> None:
-    with visitor.open(NAME, size=size) as (page, _):
+@pytest.mark.parametrize("setting", [HOME, PHONE_LIGHT], ids=str)
+def test_copy_buttons_do_not_lie_over_code(visitor: Visitor, setting: Setting) -> None:
+    with visitor.open(NAME, setting) as (page, _):
         over = page.evaluate(
             """[...document.querySelectorAll("button.copy")].filter(button => {
               const code = document.createRange(), own = button.getBoundingClientRect();
@@ -78,7 +79,7 @@ def test_long_lines_of_code_are_folded_on_a_phone_and_only_there(visitor: Visito
     wide = """[...document.querySelectorAll(".cell_input pre")]
       .filter(box => box.clientWidth && box.scrollWidth > box.clientWidth).length"""
     lines = "[...document.querySelectorAll('.long')].filter(line => line.offsetHeight)"
-    with visitor.open(NAME, size=PHONE) as (page, _):
+    with visitor.open(NAME, PHONE_LIGHT) as (page, _):
         page.evaluate("document.querySelectorAll('details').forEach(fold => fold.open = true)")
         assert page.evaluate(wide) == 0 < page.evaluate(f"{lines}.length")
         assert (
@@ -91,7 +92,7 @@ def test_long_lines_of_code_are_folded_on_a_phone_and_only_there(visitor: Visito
 
 @needs_chapter
 def test_what_scrolls_sideways_has_a_shadow_at_its_edge(visitor: Visitor) -> None:
-    with visitor.open(NAME, size=PHONE) as (page, _):
+    with visitor.open(NAME, PHONE_LIGHT) as (page, _):
         plain = page.evaluate(
             """[...document.querySelectorAll("article pre, article .table-box")]
             .filter(box => box.scrollWidth > box.clientWidth)
@@ -102,7 +103,7 @@ def test_what_scrolls_sideways_has_a_shadow_at_its_edge(visitor: Visitor) -> Non
 
 @needs_chapter
 def test_contents_on_a_phone_lead_to_their_heading_and_fold_again(visitor: Visitor) -> None:
-    with visitor.open(NAME, size=PHONE) as (page, _):
+    with visitor.open(NAME, PHONE_LIGHT) as (page, _):
         page.locator(".toc-fold > summary").click()
         link = page.locator(".toc-fold a").nth(5)
         anchor = link.evaluate("link => decodeURIComponent(link.hash.slice(1))")
@@ -115,7 +116,7 @@ def test_contents_on_a_phone_lead_to_their_heading_and_fold_again(visitor: Visit
 
 @needs_chapter
 def test_print_is_light_with_every_fold_open_and_the_screen_comes_back(visitor: Visitor) -> None:
-    with visitor.open(NAME, scheme="dark") as (page, _):
+    with visitor.open(NAME, DARK) as (page, _):
         closed = "document.querySelectorAll('article details:not([open])').length"
         before = page.evaluate(closed)
         page.evaluate("dispatchEvent(new Event('beforeprint'))")
@@ -140,7 +141,7 @@ def test_hint_and_solution_open_without_scripts(visitor: Visitor) -> None:
 
 @needs_chapter
 def test_wide_code_can_be_scrolled_by_keyboard(visitor: Visitor) -> None:
-    with visitor.open(NAME, size=PHONE) as (page, _):
+    with visitor.open(NAME, PHONE_LIGHT) as (page, _):
         unreachable = page.evaluate(
             """[...document.querySelectorAll("article pre, article .table-box")]
             .filter(box => box.scrollWidth > box.clientWidth && box.tabIndex < 0).length"""

@@ -77,8 +77,7 @@ def test_hits_mark_the_words_that_were_asked(page: Page) -> None:
 def test_fallback_page_finds_sections_and_marks_the_words(
     visitor: Visitor, query: str, word: str
 ) -> None:
-    with visitor.open("search") as (page, log):
-        page.goto(f"{visitor.base}search.html?q={query}")
+    with visitor.open("search", tail=f"?q={query}") as (page, log):
         page.wait_for_selector("#search-results li a")
         marks = page.locator("#search-results mark").all_inner_texts()
         assert any(word in mark for mark in marks) and log.problems() == []
@@ -89,8 +88,7 @@ def test_fallback_page_finds_sections_and_marks_the_words(
 def test_fallback_page_lists_the_section_that_teaches_it_among_the_first(
     visitor: Visitor, query: str, sections: list[str]
 ) -> None:
-    with visitor.open("search") as (page, _):
-        page.goto(f"{visitor.base}search.html?q={query}")
+    with visitor.open("search", tail=f"?q={query}") as (page, _):
         links = page.locator("#search-results li a").all()[:5]
         hits = [link.get_attribute("href") or "" for link in links]
         assert any(hit == f"/book/{CHAPTER_1}#{name}" for hit in hits for name in sections), hits

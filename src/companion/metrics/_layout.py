@@ -145,11 +145,17 @@ class Layout(NamedTuple):
     def _refuse(self, shape: torch.Size, targets: torch.Size) -> None:
         names = {"第 1 维": tuple(shape[:1] + shape[2:]), "最后一维": tuple(shape[:-1])}
         (here, near), (there, far) = list(names.items())[:: self.usual]
-        seems = f"可是在{there}也配得上，看不出是哪一维" if near == far else f"看起来在{there}"
+        loss = "交叉熵要它在第 1 维：算损失之前先 outputs.movedim(-1, 1)"
+        if near == far:
+            raise ShapeError(
+                f"应写明类别在输出的哪一维，实际没有写：输出 {tuple(shape)} 配目标 {near}，"
+                "当成第 1 维配得上，当成最后一维也配得上。建指标时，像图像那样 (B, C, …) 的写 "
+                f"class_axis=1，像语言模型那样 (B, T, V) 的写 class_axis=-1。{loss}。"
+            )
         raise ShapeError(
-            f"类别应在输出的{here}，目标的形状应为 {near}，实际是 {tuple(targets)}，{seems}。"
-            "在第 1 维请写 class_axis=1，在最后一维请写 class_axis=-1；交叉熵要它在第 1 维，"
-            "请先 outputs.movedim(-1, 1)（transpose 会把图像的高和宽对调）。"
+            f"类别应在输出的{here}，目标的形状应为 {near}，实际是 {tuple(targets)}，"
+            f"看起来在{there}。真在{there}的，建指标时写 class_axis={-self.usual}。{loss}"
+            "（transpose 会把图像的高和宽对调）。"
         )
 
 

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from companion._common import unlike_numbers
 from companion.device import widest_float
 from companion.errors import ArgumentError, DataError, ShapeError
 from companion.metrics._layout import check_number, check_state
@@ -47,8 +48,11 @@ class Mean:
 
         Raises:
             ShapeError: ``value`` 不是标量，``weight`` 多于一维。
-            ArgumentError: ``value`` 或 ``weight`` 不是实数。
+            ArgumentError: ``value`` 或 ``weight`` 不是实数，或没有数值。
         """
+        for name, given in (("value", value), ("weight", weight)):
+            if isinstance(given, Tensor) and (problem := unlike_numbers(given)):
+                raise ArgumentError(f"{name} 应是有数值的稠密张量，实际{problem}。")
         if isinstance(value, Tensor) and not value.is_complex():
             if value.ndim:
                 shape = tuple(value.shape)

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from companion._common import misfit, overwrite, unlike_numbers
+from companion._common import check_model, misfit, overwrite, unlike_numbers
 from companion.distributed import bare_state, unwrap
 from companion.errors import ArgumentError, MismatchError
 
@@ -25,12 +25,13 @@ class EMA:
         warmup: 开头用小一些的 ``(1 + n) / (10 + n)``，n 是更新过几次，好尽快忘掉初值。
 
     Raises:
-        ArgumentError: ``decay`` 不在范围里；模型里有稀疏的、嵌套的、没有数值的张量。
+        ArgumentError: ``decay`` 不在范围里；不是模型；模型里有稀疏的、嵌套的、没有数值的张量。
     """
 
     def __init__(self, model: nn.Module, decay: float = 0.999, warmup: bool = True) -> None:
         if not 0 <= decay < 1:
             raise ArgumentError(f"decay 应在 0 到 1 之间（不含 1），实际是 {decay}。常用 0.999。")
+        check_model(model)
         self.decay, self.warmup, self.updates = decay, warmup, 0
         self._model = unwrap(model)
         for name, value in self._values().items():

@@ -21,6 +21,7 @@ from companion.optim import EMA, PerStep, check_scheduler, schedule_total
 from companion.run import Run
 from companion.train._means import EMPTY
 from companion.train._progress import size
+from companion.train._step import OneSampleError, one_sample_explained
 
 _Embeddings = nn.Embedding | nn.EmbeddingBag
 
@@ -33,13 +34,6 @@ def check_ema(ema: Any, model: nn.Module) -> None:
         raise ArgumentError(
             "ema 应平均这个 model，实际平均的是另一个。重建模型之后，EMA 也要重建：EMA(model)。"
         )
-
-
-def check_model(model: Any) -> None:
-    """是模型就什么也不做。"""
-    if not isinstance(model, nn.Module):
-        name = f"类 {model.__name__}" if isinstance(model, type) else type(model).__name__
-        raise ArgumentError(f"model 应是 nn.Module，实际是 {name}。类要加括号建出来：Net()。")
 
 
 def check_batches(name: str, batches: Any) -> None:
@@ -220,16 +214,12 @@ def check_batch_norm(model: nn.Module, train: Any) -> None:
     if _last_batch(train) != 1 or not any(isinstance(m, norms) for m in model.modules()):
         return
     try:
-        with random_state_kept(), torch.no_grad():
+        with random_state_kept(), torch.no_grad(), one_sample_explained():
             one = [x[:1] for x in train.tensors] if hasattr(train, "tensors") else None
             inputs = (one or train.collate_fn([train.dataset[0]]))[0]
             copy.deepcopy(model).train()(to_device(inputs, model_device(model)))
-    except ValueError as error:
-        if "more than 1 value per channel" in str(error):
-            raise DataError(
-                "训练时批归一化要至少两个样本，实际最后一批只有 1 个，练到那里就会出错。"
-                "请给加载器 drop_last=True，或换一个 batch_size。"
-            ) from None
+    except OneSampleError:
+        raise
     except Exception:  # 试不了，正式练的时候自会报出来
         return
 

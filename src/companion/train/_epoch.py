@@ -7,9 +7,9 @@ import torch
 from torch import nn
 from torch.optim import Optimizer
 
-from companion._common import eval_mode, train_mode
+from companion._common import check_model, eval_mode, train_mode
 from companion.metrics import Metric
-from companion.train._checks import check_batches, check_model, check_sampler
+from companion.train._checks import check_batches, check_sampler
 from companion.train._loss import Loss
 from companion.train._means import EpochMeans
 from companion.train._step import Record, Step, make_forward
@@ -39,6 +39,7 @@ def train_epoch(
         NonFiniteError: 损失成了 nan 或 inf。
         ArgumentError, DataError, ShapeError, DtypeError: 消息里写着怎么改。
     """
+    check_model(model)
     check_batches("batches", batches)
     update = optimizer if isinstance(optimizer, Update) else Update(model, optimizer)
     means = metrics if isinstance(metrics, EpochMeans) else EpochMeans(metrics, finite=True)

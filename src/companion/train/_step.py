@@ -1,7 +1,8 @@
 """一步：一批数据怎么变成一个损失。``train_epoch`` 和 ``evaluate`` 建在它上面。"""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from numbers import Real
 from typing import Any, NamedTuple
 
@@ -48,9 +49,28 @@ def make_forward(
     else:
         given = "都没给" if loss is None else "都给了"
         raise ArgumentError(f"loss 和 step 应给且只给一个，实际{given}。分类、回归给 loss 就够了。")
+    forward = one_sample_explained()(forward)
     if precision == "fp32":
         return forward
     return torch.autocast(device.type, PRECISIONS[precision])(forward)  # type: ignore[no-any-return]
+
+
+class OneSampleError(DataError):
+    """训练时批归一化只收到一个样本。"""
+
+
+@contextmanager
+def one_sample_explained() -> Iterator[None]:
+    """里面出了 torch 那句「一个样本算不了批归一化」，就换成说得清的；别的照旧。"""
+    try:
+        yield
+    except (ValueError, RuntimeError) as error:  # 编译过的模型报的是后一种
+        if "more than 1 value per channel" not in str(error):
+            raise
+        raise OneSampleError(
+            "训练时批归一化要至少两个样本，实际有一批只有 1 个，算不出方差。最后一批剩下一个的，"
+            "请给加载器 drop_last=True，或换一个 batch_size；只想预测的，请先 model.eval()。"
+        ) from error
 
 
 def _from_loss(model: nn.Module, loss: Loss, device: torch.device) -> Forward:

@@ -17,6 +17,7 @@ from torch import distributed as dist
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
+from companion._common import check_model
 from companion.device import model_device, widest_float
 from companion.distributed import (
     all_finite,
@@ -29,7 +30,6 @@ from companion.errors import ArgumentError, NonFiniteError, check_whole
 from companion.optim import EMA, PerStep
 from companion.train._checks import (
     check_ema,
-    check_model,
     check_optimizer,
     check_schedule,
     check_wrapped,

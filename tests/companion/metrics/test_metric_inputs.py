@@ -289,6 +289,15 @@ def test_any_threshold_may_be_compared_with_any_dtype(threshold, dtype):
 
 
 @pytest.mark.parametrize("metric", COUNTING)
+def test_an_unclear_class_axis_is_told_with_both_shapes_and_both_ways(metric):
+    with pytest.raises(ShapeError) as error:
+        metric().update(torch.randn(4, 5, 5), torch.randint(5, (4, 5)))
+    said = str(error.value)
+    assert "输出 (4, 5, 5) 配目标 (4, 5)" in said and "应为" not in said
+    assert "(B, C, …) 的写 class_axis=1" in said and "(B, T, V) 的写 class_axis=-1" in said
+
+
+@pytest.mark.parametrize("metric", COUNTING)
 def test_a_class_axis_that_could_be_either_is_asked_for_and_one_that_is_given_never(metric):
     scores, labels = torch.randn(4, 5, 5).double(), torch.randint(5, (4, 5))
     with pytest.raises(ShapeError, match=r"也配得上.*class_axis=1.*class_axis=-1"):
@@ -474,6 +483,19 @@ def test_a_mean_takes_only_real_numbers(bad):
 def test_the_weight_of_a_mean_is_a_number_or_a_mask(weight):
     with pytest.raises(ShapeError, match="weight 应是实数，一个数或一维的掩码"):
         Mean().update(1.0, weight)
+
+
+META = torch.ones((), device="meta")
+
+
+@pytest.mark.parametrize("bad", [META, META.bool(), torch.ones(1).to_sparse()], ids=str)
+def test_a_mean_refuses_at_once_what_holds_no_number(bad):
+    mean = Mean()
+    for name, given in (("value", (bad, 1)), ("weight", (1.0, bad))):
+        with pytest.raises(ArgumentError, match=f"{name} 应是有数值的稠密张量，实际.*请先"):
+            mean.update(*given)
+    mean.update(torch.tensor(2.0), torch.ones(3, dtype=torch.bool))
+    assert mean.compute() == 2.0
 
 
 @pytest.mark.parametrize("weight", [-1, -0.5, torch.tensor(-2)])

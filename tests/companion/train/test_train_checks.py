@@ -18,7 +18,7 @@ from torch.optim.lr_scheduler import (
 from torch.utils.data import DataLoader, TensorDataset
 
 from companion.data import TensorLoader, loaders
-from companion.errors import CompanionError, NonFiniteError
+from companion.errors import ArgumentError, CompanionError, DataError, NonFiniteError
 from companion.metrics import Accuracy, ConfusionMatrix
 from companion.optim import EMA, PerStep, one_cycle, warmup_cosine
 from companion.run import Run
@@ -143,6 +143,45 @@ def test_a_last_batch_of_one_sample_is_named_before_the_first_step_when_batch_no
         nn.Linear(12, 3),
     )
     go(image, loaders((X, Y), batch_size=13))  # 每个通道不止一个数，torch 算得了
+
+
+def test_a_batch_of_one_sample_anywhere_is_explained_when_batch_norm_meets_it():
+    model, one = norm_net(), (X[:1], Y[:1])
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    ways = {"loss": F.cross_entropy}, {"step": lambda m, b: StepOut(m(b[0]).mean(), 1)}
+    for way in ways:
+        for batches in ([one], [(X, Y), one], DataLoader(TensorDataset(X, Y), batch_size=13)):
+            with pytest.raises(DataError, match=r"批归一化要至少两个样本，实际.*drop_last"):
+                train_epoch(model, batches, optimizer=optimizer, **way)
+    with pytest.raises(DataError, match="批归一化要至少两个样本"):
+        go(model, [(X, Y), one])
+    with pytest.raises(ValueError, match="别的错"):
+        train_epoch(model, [one], optimizer=optimizer, step=fails)
+    assert evaluate(model, [one], loss=F.cross_entropy)["loss"] > 0
+
+
+def fails(model, batch):
+    raise ValueError("别的错")
+
+
+@pytest.mark.parametrize("given", [nn.Linear, norm_net, lambda x: x, "Net", None])
+def test_what_is_no_model_is_refused_by_name(given):
+    optimizer = torch.optim.SGD(norm_net().parameters(), lr=0.1)
+    for use in (
+        lambda: EMA(given),
+        lambda: train_epoch(given, [(X, Y)], loss=F.cross_entropy, optimizer=optimizer),
+        lambda: evaluate(given, [(X, Y)], loss=F.cross_entropy),
+    ):
+        with pytest.raises(ArgumentError, match=r"model 应是 nn\.Module，实际是.*请|加括号"):
+            use()
+
+
+def test_a_model_compiled_twice_is_a_function_and_is_told_so():
+    twice = torch.compile(torch.compile(norm_net()))
+    if isinstance(twice, nn.Module):
+        pytest.skip("这个版本的 torch 套两次还是模型")
+    with pytest.raises(ArgumentError, match=r"实际是 function。torch\.compile 套两次.*只套一次"):
+        EMA(twice)
 
 
 def test_dry_run_sees_the_last_batch_of_one_sample_too():
