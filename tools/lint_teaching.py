@@ -80,7 +80,8 @@ def _checks(chapter: Chapter, name: str) -> Iterator[Finding]:
     if [len(found) for found in calls] != [1, 1] or calls[0] != calls[1]:
         yield Finding(attempt, f'它与 {solution} 应各调用一次同名的 check("{chapter.key}.…", …)')
     elif calls[0][0][0] != chapter.key or calls[0][0][1] not in chapter.checkers:
-        yield Finding(attempt, f"没有 {'.'.join(calls[0][0])}：检查函数要写在 {chapter.key}.py 或 {chapter.key}/ 里")
+        where = f"{chapter.key}.py 或 {chapter.key}/"
+        yield Finding(attempt, f"没有 {'.'.join(calls[0][0])}：检查函数要写在 {where} 里")
     if "..." not in sources[attempt]:
         yield Finding(attempt, "作答单元要留一个 ... 给读者填")
 
