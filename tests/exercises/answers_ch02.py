@@ -66,7 +66,7 @@ def _broadcast():
     g = torch.randn(1000, 10, 64)
     (x[:, None] - m).backward(g)
     summed = torch.allclose(m.grad, -g.sum(0), atol=1e-4)
-    return f"{tuple(m.grad.shape)}，第 0 维{'求和' if summed else '求平均'}"
+    return f"{tuple(m.grad.shape)}，第 0 维{'求和' if summed else '求平均'}，再变号"
 
 
 @cache
