@@ -1,5 +1,7 @@
 """第 2 章各题的典型错误答案：类型和形状多半是对的，错的是提示里点名的那件事。"""
 
+import sys
+
 import torch
 import torch.nn.functional as F
 
@@ -109,12 +111,18 @@ def _by_torch(x, Y, *params):
     return torch.autograd.grad(F.cross_entropy(z, Y), leaves)
 
 
-def _by_formula(x, Y, w1, b1, w2, b2, mean=True, sign=1, bent=True):
+def _deeper_recursion(last):
+    sys.setrecursionlimit(60_000)
+    return _recursive_to_the_limit(last)
+
+
+def _by_formula(x, Y, w1, b1, w2, b2, mean=True, sign=1, bent=True, edge=0.0, count=None):
     u = x @ w1 + b1
     h = u.relu()
-    dz = sign * ((h @ w2 + b2).softmax(1) - Y) / (len(x) if mean else 1)
+    dz = sign * ((h @ w2 + b2).softmax(1) - Y) / (count or (len(x) if mean else 1))
     dh = dz @ w2.T
-    du = dh * (u > 0) if bent else dh
+    slope = (u > 0).float() + edge * (u == 0)
+    du = dh * slope if bent else dh
     return [x.T @ du, du.sum(0), h.T @ dz, dz.sum(0)]
 
 
@@ -157,10 +165,24 @@ def _norms(f, w, x, y, size=lambda g: g.norm(), scale=1.0):
     return torch.stack([size(g) * scale for g in each])
 
 
+def _piled_up(f, w, x, y):
+    leaf, sizes = w.detach().clone().requires_grad_(), []
+    for a, b in zip(x, y, strict=True):
+        f(leaf, a, b).backward()
+        sizes.append(leaf.grad.norm())
+    return torch.stack(sizes)
+
+
 def _mean_norm(f, w, x, y):
     leaf = w.detach().clone().requires_grad_()
     loss = sum(f(leaf, a, b) for a, b in zip(x, y, strict=True)) / len(x)
     return torch.autograd.grad(loss, leaf)[0].norm().expand(len(x)).clone()
+
+
+def _no_graph(f, w, v):
+    w = w.detach().clone().requires_grad_()
+    (g,) = torch.autograd.grad(f(w), w)
+    return torch.autograd.grad((g * v).sum(), w)[0]
 
 
 def _hvp(f, w, v, graph=False, first=False, plain=False, ones=False):
@@ -226,12 +248,14 @@ WRONG = {
         _recursive_to_the_limit,
         _by_level,
         lambda last: [id(node) for node in _flat(last)],
+        _deeper_recursion,
     ],
     "network_grads": [
         _by_torch,
         lambda *args: _by_formula(*args, mean=False),
         lambda *args: _by_formula(*args, sign=-1),
-        lambda *args: _by_formula(*args, bent=False),
+        lambda *args: _by_formula(*args, edge=1.0),  # 0 处给了 1
+        lambda *args: _by_formula(*args, count=1000),
         lambda *args: _by_formula(*args)[::-1],
         lambda *args: _by_formula(*args)[:2],
     ],
@@ -258,12 +282,13 @@ WRONG = {
         lambda x: x.round(),
         lambda x: (x + (x.round() - x)).detach(),
         lambda x: 2 * x + (x.round() - 2 * x).detach(),
-        lambda x: x * 1.0,
+        lambda x: x + ((x + 0.5).floor() - x).detach(),
     ],
     "per_sample_norms": [
         lambda f, w, x, y: _norms(f, w, x, y, size=lambda g: g.square().sum()),
         lambda f, w, x, y: _norms(f, w, x, y, size=lambda g: g.abs().sum()),
         lambda f, w, x, y: _norms(f, w, x, y, scale=1 / len(x)),
+        _piled_up,
         _mean_norm,
         lambda f, w, x, y: _norms(f, w, x, y).requires_grad_(),
     ],
@@ -274,5 +299,6 @@ WRONG = {
         lambda f, w, v: _hvp(f, w, v, graph=True),
         lambda f, w, v: (_hvp(f, w, v),),
         lambda f, w, v: 2 * _hvp(f, w, v),
+        _no_graph,
     ],
 }

@@ -1,5 +1,6 @@
 """☆ 动手、最少动多少两节的检查器。"""
 
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -93,8 +94,13 @@ def _wrong_share(share: Tensor, u: Tensor, g: Tensor) -> str:
 
 
 def in_order_flat(answer: Answer) -> str | None:
+    limit = sys.getrecursionlimit()
     for name, last in _graphs():
-        if isinstance(error_from(answer, last), RecursionError):
+        error = error_from(answer, last)
+        if sys.getrecursionlimit() != limit:
+            sys.setrecursionlimit(limit)
+            return "把递归的上限调高了，账本再深一点还是会撞上：不要递归，自己管一个列表当栈。"
+        if isinstance(error, RecursionError):
             return f"{name}：撞上了 Python 的递归上限。自己管一个列表当栈，不要递归。"
         order = answer(last)
         if not isinstance(order, list | tuple):
@@ -161,6 +167,7 @@ def network_grads(answer: Answer) -> str | None:
         y = torch.randint(0, classes, (n,), generator=generator)
         sizes = ((8, hidden), (hidden,), (hidden, classes), (classes,))
         params = [torch.randn(size, generator=generator) for size in sizes]
+        params[0][:, 0] = params[1][0] = 0  # 第 0 个正好踩在 relu 的尖角上
         truth = _network_truth(x, y, params)
         with Watch() as seen:
             got = answer(x, F.one_hot(y, classes).float(), *params)
@@ -169,6 +176,10 @@ def network_grads(answer: Answer) -> str | None:
         if not isinstance(got, list | tuple) or len(got) != 4:
             return "要返回四个张量：w1、b1、w2、b2 的梯度。"
         for name, grad, right in zip(("w1", "b1", "w2", "b2"), got, truth, strict=True):
+            if isinstance(grad, Tensor) and grad.shape != right.shape:
+                return (
+                    f"{name} 的梯度应和它同形状 {tuple(right.shape)}，你的是 {tuple(grad.shape)}。"
+                )
             require_tensor(grad, tuple(right.shape), torch.float32)
             if not torch.allclose(grad, right, atol=1e-5):
                 return _wrong_network(name, grad, right, n)
@@ -183,9 +194,14 @@ def _network_truth(x: Tensor, y: Tensor, params: list[Tensor]) -> tuple[Tensor, 
 def _wrong_network(name: str, grad: Tensor, right: Tensor, n: int) -> str:
     if torch.allclose(grad, right * n, atol=1e-4):
         return f"{name} 的梯度正好大了 n 倍：损失是平均，忘了除以张数。"
+    ratio = ((grad * right).sum() / right.square().sum()).item()
+    if 0 < ratio != 1 and torch.allclose(grad, right * ratio, atol=1e-5):
+        return f"{name} 的梯度是真值的 {ratio:.3g} 倍：除的是这一批的张数 {n} 吗？"
     if torch.allclose(grad, -right, atol=1e-5):
         return f"{name} 的梯度符号反了：交叉熵前面有个负号。"
-    where = "先查第二层：它离损失近。" if name in ("w2", "b2") else "relu 的规则查过吗？"
+    where = (
+        "先查第二层：它离损失近。" if name in ("w2", "b2") else "第一层隔着 relu：恰好是 0 处给 0。"
+    )
     return f"{name} 的梯度不对。{where}"
 
 

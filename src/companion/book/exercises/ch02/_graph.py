@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from companion.book.exercises._common import close, require_number, require_tensor
+from companion.book.exercises._common import close, error_from, require_number, require_tensor
 
 Answer = Callable[..., Any]
 
@@ -97,11 +97,14 @@ def _wrong_root(slope: Tensor, positive: Tensor) -> str:
 def ste(answer: Answer) -> str | None:
     generator = torch.Generator().manual_seed(0)
     for shape in ((), (5,), (3, 4)):
-        x = (torch.randn(shape, generator=generator) * 3).requires_grad_()
+        x = torch.randn(shape, generator=generator) * 3
+        if shape == (5,):
+            x[:3] = torch.tensor([0.5, 2.5, -1.5])  # 恰好一半
+        x.requires_grad_()
         got = answer(x)
         require_tensor(got, shape, torch.float32)
         if not torch.allclose(got, x.round(), atol=1e-6):
-            return "值不对：应是 x.round()。"
+            return "值不对：应是 x.round()，恰好一半时舍到偶数。"
         if not got.requires_grad:
             return "值对了，可是断开了账本：只断开“真值减直线”那一截。"
         weights = torch.randn(shape, generator=generator)
@@ -145,6 +148,8 @@ def _wrong_norms(got: Tensor, each: Tensor) -> str:
         return "各张都一样：这是平均梯度的长度。先逐张，再取范数。"
     if torch.allclose(got, size**2, rtol=1e-4):
         return "这是平方和，还要开方。"
+    if torch.allclose(got, each.cumsum(0).flatten(1).norm(dim=1), rtol=1e-4):
+        return "第一个对，后面的累加了前面的：每张算完都要清掉斜率。"
     if torch.allclose(got, each.flatten(1).abs().sum(1), rtol=1e-4):
         return "这是 1-范数；要 2-范数。"
     return "不对：第 i 个是第 i 张图的梯度，全部格子平方和开方。"
@@ -161,6 +166,9 @@ def hvp(answer: Answer) -> str | None:
         w, v = torch.randn(2, 3, 2, generator=generator)
         H = torch.autograd.functional.hessian(f, w)
         truth = (H * v).sum((2, 3))
+        error = error_from(answer, f, w, v)
+        if error is not None and "does not require grad" in str(error):
+            return "第一次求斜率少了 create_graph=True，第二次就没有账可走。"
         got = answer(f, w, v)
         if isinstance(got, tuple):
             return "返回的是一个元组：torch.autograd.grad 总返回元组，取出里面那个。"
@@ -182,5 +190,7 @@ def _wrong_product(f: Answer, got: Tensor, w: Tensor, v: Tensor, truth: Tensor) 
         return "没有乘 v：对 g.sum() 求的是 H 乘全 1。"
     if torch.allclose(got, g * v, atol=1e-4):
         return "这是 g 和 v 逐个相乘，要的是 (g * v).sum() 对 w 的斜率。"
-    scale = truth.norm()
-    return f"不对，和真值差 {(got - truth).norm() / scale:.1g} 倍：f 里每一项都跟着 w 算了吗？"
+    ratio = ((got * truth).sum() / truth.square().sum()).item()
+    if torch.allclose(got, ratio * truth, rtol=1e-3, atol=1e-4):
+        return f"方向对，大小是真值的 {ratio:.3g} 倍：多乘了一个数，或者求了不止一次。"
+    return "不对：先求 g，再对 (g * v).sum() 求一次，v 别跟着求导。"
