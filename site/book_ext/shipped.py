@@ -90,10 +90,14 @@ def uncovered(outdir: Path) -> list[str]:
 
 
 def prune(outdir: Path) -> None:
-    """删掉 ``_static`` 里没有一页用到的文件：Sphinx 和各扩展总是整套放进来。"""
+    """删掉 ``_static`` 里没有一页、也没有搜索用到的文件：Sphinx 和各扩展总是整套放进来。"""
+    static = outdir / "_static"
     pages = "".join(path.read_text(encoding="utf-8") for path in outdir.rglob("*.html"))
-    for path in (outdir / "_static").glob("*"):
-        if path.is_file() and f"_static/{path.name}" not in pages:
+    search = static.glob("search.js")  # 有的文件它要用才下载
+    late = "".join(path.read_text(encoding="utf-8") for path in search)
+    for path in static.glob("*"):
+        used = f"_static/{path.name}" in pages or f'"{path.name}"' in late
+        if path.is_file() and not used:
             path.unlink()
     for name in LEFT_OVER:
         (outdir / name).unlink(missing_ok=True)

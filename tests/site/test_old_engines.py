@@ -90,7 +90,7 @@ def test_figures_can_be_operated(chapter: tuple[Page, Log]) -> None:
     strides, indexing, broadcasting = (
         figure(page, name).first for name in ("strides", "indexing", "broadcasting")
     )
-    strides.get_by_role("button", name=".t()").click()
+    strides.get_by_role("button", name=".T").click()
     assert (shown(strides)["shape"], shown(strides)["stride"]) == ("(4, 3)", "(1, 4)")
     indexing.get_by_role("textbox").fill("1:3, ::2")
     assert shown(indexing)["shape"] == "(2, 3)"

@@ -269,7 +269,12 @@ def test_file_of_unknown_origin_is_named_and_unused_ones_are_dropped(tmp_path):
     for name in ("jquery.js", "searchtools.js"):
         (tmp_path / "_static" / name).write_text("", encoding="utf-8")
     (tmp_path / "searchindex.js").write_text("", encoding="utf-8")
+    late = '<script src="_static/search.js">'
+    (tmp_path / "search.html").write_text(late, encoding="utf-8")
+    (tmp_path / "_static" / "search.js").write_text('load("search_plain.js")', encoding="utf-8")
+    (tmp_path / "_static" / "search_plain.js").write_text("", encoding="utf-8")
     shipped.prune(tmp_path)
+    assert (tmp_path / "_static" / "search_plain.js").exists()
     assert not (tmp_path / "_static" / "searchtools.js").exists()
     assert not (tmp_path / "searchindex.js").exists()
     assert shipped.uncovered(tmp_path) == ["_static/jquery.js"]
