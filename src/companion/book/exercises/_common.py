@@ -70,6 +70,17 @@ def require_number(value: Any, kind: type[int] | type[float] | type[bool]) -> No
         raise Wrong(f"要{wanted}，你给的是 {type(value).__name__}。{hint}")
 
 
+def require_numbers(answer: Any, count: str, what: str) -> tuple[float, ...]:
+    """读者交的几个数；``count`` 是汉字写的个数，``what`` 说依次是哪几个。不是就判错。"""
+    try:
+        values = tuple(float(value) for value in answer)
+    except (TypeError, ValueError):
+        raise Wrong(f"要{count}个数：{what}。") from None
+    if len(values) != "零一二三四五六七八九".index(count):
+        raise Wrong(f"要{count}个数，你给了 {len(values)} 个。")
+    return values
+
+
 def close(value: float, truth: float) -> bool:
     """两个数差在 float32 的舍入之内。"""
     return math.isclose(value, truth, rel_tol=1e-5, abs_tol=1e-7)

@@ -7,7 +7,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from companion.book.exercises._common import Wrong, first_difference, require_tensor
+from companion.book.exercises._common import (
+    Wrong,
+    first_difference,
+    require_numbers,
+    require_tensor,
+)
 
 Answer = Callable[..., Any]
 
@@ -114,12 +119,7 @@ def _project(x: Tensor, r: int) -> Tensor:
 
 
 def rate_limit(answer: Any) -> str | None:
-    try:
-        values = tuple(float(value) for value in answer)
-    except (TypeError, ValueError):
-        return "要五个数：两个特征值、学习率的上限、两份误差各乘几。"
-    if len(values) != 5:
-        return f"要五个数，你给了 {len(values)} 个。"
+    values = require_numbers(answer, "五", "两个特征值、学习率的上限、两份误差各乘几")
     return _wrong_eigen(values[:2]) or _wrong_limit(values[2]) or _wrong_factors(values[3:])
 
 

@@ -15,6 +15,7 @@ from companion.book.exercises._common import (
     require_error,
     require_integers,
     require_number,
+    require_numbers,
     require_tensor,
     same_storage,
 )
@@ -356,12 +357,7 @@ def _as_shape(item: Any) -> tuple[int, ...] | None:
 
 
 def expand(answer: Any) -> str | None:
-    try:
-        values = tuple(float(value) for value in answer)
-    except (TypeError, ValueError):
-        return "要五个数：两个得分、两个平方距离、认作谁。"
-    if len(values) != 5:
-        return f"要五个数，你给了 {len(values)} 个。"
+    values = require_numbers(answer, "五", "两个得分、两个平方距离、认作谁")
     scores, distances, label = values[:2], values[2:4], values[4]
     known = {
         (6.0, 6.0): "两个模板一样像了，少了什么？得分里还有一项只跟模板有关。",

@@ -8,7 +8,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from companion.book.exercises._common import close, mutates, require_number, require_tensor
+from companion.book.exercises._common import (
+    close,
+    mutates,
+    require_number,
+    require_numbers,
+    require_tensor,
+)
 
 Answer = Callable[..., Any]
 Function = Callable[[Tensor], Tensor]
@@ -107,12 +113,7 @@ def _wrong_move(after: Tensor, before: Tensor, move: Tensor, stale: bool) -> str
 
 
 def ledger(answer: Any) -> str | None:
-    try:
-        values = tuple(float(value) for value in answer)
-    except (TypeError, ValueError):
-        return "要三个数：对 d、对 b、对 a。"
-    if len(values) != 3:
-        return f"要三个数，你给了 {len(values)} 个。"
+    values = require_numbers(answer, "三", "对 d、对 b、对 a")
     to_d, to_b, to_a = values
     if not close(to_d, 2):
         return "对 d 的不对：e = d·a，d 的斜率是另一个因子 a。"
