@@ -1,0 +1,5 @@
+"""第 3 章各题的典型错误答案，合自 `chapter03/`。"""
+
+from tests.exercises.chapter03 import gathered
+
+WRONG = gathered("WRONG")
