@@ -76,7 +76,7 @@ def require_numbers(answer: Any, count: str, what: str) -> tuple[float, ...]:
         values = tuple(float(value) for value in answer)
     except (TypeError, ValueError):
         raise Wrong(f"要{count}个数：{what}。") from None
-    if len(values) != "零一二三四五六七八九".index(count):
+    if len(values) != "零一两三四五六七八九".index(count):
         raise Wrong(f"要{count}个数，你给了 {len(values)} 个。")
     return values
 
