@@ -9,10 +9,19 @@ from pathlib import Path
 
 import pytest
 import torch
+import torch.nn.functional as F
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Locator, Page
 
-from companion.book import bet, broadcasting, indexing, quiz, strides
+from companion.book import (
+    bet,
+    broadcasting,
+    convolution,
+    indexing,
+    neighbours,
+    quiz,
+    strides,
+)
 
 from .conftest import figure, shown
 
@@ -148,6 +157,126 @@ def test_indexing_presets_work_by_keyboard(show):
     assert (shown(node)["expr"], shown(node)["shape"]) == (":, 2", "(4,)")
 
 
+# —— 卷积 ——
+
+PICTURES = torch.arange(128).reshape(2, 8, 8) % 17 / 16
+OWN = torch.tensor([[[0.5, -1, 0.25], [0, 2, -0.5], [1, 0, -0.75]]])
+WALKS = [
+    ({}, []),
+    ({"补零": "0"}, ["ArrowLeft", "ArrowDown"]),
+    ({"步幅": "2"}, ["ArrowUp", "ArrowRight", "ArrowRight"]),
+    ({"模板": "文件第 1 个", "图": "1"}, ["ArrowDown"] * 9),
+    ({"模板": "文件第 1 个", "翻转": True}, ["ArrowRight"]),
+    ({"模板": "横边", "图右移一格": True}, ["ArrowLeft"] * 9),
+    ({"模板": "模糊", "补零": "0", "步幅": "2", "图右移一格": True}, []),
+]
+
+
+def set_up(node: Locator, choices: dict[str, str | bool]) -> None:
+    for label, value in choices.items():
+        if value is True:
+            node.get_by_label(label, exact=False).check()
+        else:
+            node.get_by_label(label, exact=True).select_option(value)
+
+
+@pytest.mark.parametrize(("choices", "keys"), WALKS)
+def test_convolution_shows_what_torch_scans_and_the_sum_of_the_nine(show, choices, keys):
+    node = figure(show(convolution(PICTURES, OWN)), "convolution")
+    set_up(node, choices)
+    press(node.locator(".cw-board").first, *keys)
+    state = shown(node)
+    image = PICTURES[int(state["which"])]
+    image = F.pad(image, (1, -1)) if "图右移一格" in choices else image
+    kernel = torch.tensor(json.loads(state["kernel"])).float().view(1, 1, 3, 3)
+    if choices.get("模板") == "文件第 1 个":
+        assert torch.equal(kernel[0], OWN.rot90(2, (1, 2)) if "翻转" in choices else OWN)
+    padding, stride = int(choices.get("补零", 1)), int(choices.get("步幅", 1))
+    truth = F.conv2d(image[None, None], kernel, padding=padding, stride=stride)[0, 0]
+    assert torch.allclose(torch.tensor(json.loads(state["output"])), truth, atol=1e-5)
+    row, col = int(state["row"]), int(state["col"])
+    assert float(state["sum"]) == pytest.approx(truth[row, col].item(), abs=1e-5)
+    said = node.get_by_role("status").inner_text().split(" = ")[1].replace("−", "-")
+    assert float(said) == pytest.approx(truth[row, col].item(), abs=6e-4)
+    assert node.locator(".cw-nine > span").count() == 9
+    assert node.locator(".cw-board").nth(1).locator("span").count() == truth.numel()
+
+
+def test_convolution_takes_a_kernel_written_by_hand_and_keeps_the_old_when_it_is_no_number(show):
+    node = figure(show(convolution(PICTURES)), "convolution")
+    cell = node.get_by_label("模板第 2 行第 2 个")
+    cell.fill("5")
+    cell.press("Enter")
+    assert json.loads(shown(node)["kernel"]) == [-1, 0, 1, -1, 5, 1, -1, 0, 1]
+    assert node.get_by_label("模板", exact=True).input_value() == "自己写"
+    cell.fill("")
+    cell.press("Enter")
+    assert json.loads(shown(node)["kernel"])[4] == 5 and cell.input_value() == "5"
+
+
+def test_convolution_follows_a_finger_and_the_buttons(show):
+    page = show(convolution(PICTURES), viewport=NARROW, has_touch=True)
+    node = figure(page, "convolution")
+    board = node.locator(".cw-board").nth(1)
+    box = board.bounding_box()
+    board.tap(position={"x": box["width"] * 0.95, "y": box["height"] * 0.05})
+    assert (shown(node)["row"], shown(node)["col"]) == ("0", "7")
+    node.get_by_role("button", name="窗口往下走").tap()
+    node.get_by_role("button", name="窗口往左走").tap()
+    assert (shown(node)["row"], shown(node)["col"]) == ("1", "6")
+
+
+# —— 邻居 ——
+
+SCENES = [
+    [],
+    [(1, ["ArrowRight"] * 3)],
+    [(5, ["End"]), "走一批"],
+    [(5, ["End"]), "走一批", "走一批", "考 eval()"],
+    ["走一批", "考 eval()", (2, ["Home"]), (3, ["PageUp"]), "走一批"],
+    [(1, ["Home"]), (2, ["Home"]), (3, ["Home"]), "走一批", "走一批", "走一批"],
+]
+
+
+@pytest.mark.parametrize("scene", SCENES)
+def test_neighbours_change_you_in_training_only_as_batch_norm_says(show, scene):
+    node = figure(show(neighbours()), "neighbours")
+    layer = torch.nn.BatchNorm1d(1, affine=False, dtype=torch.float64)
+    means = [0.0]
+    for move in scene:
+        if isinstance(move, tuple):
+            press(node.get_by_label(f"第 {move[0]} 个邻居"), *move[1])
+            continue
+        press(node.get_by_role("button", name=move, exact=True), "Enter")
+        if move == "走一批":
+            layer(torch.tensor(json.loads(shown(node)["values"]), dtype=torch.float64)[:, None])
+            means += [layer.running_mean.item()] * layer.training
+        else:
+            layer.eval()
+    state = shown(node)
+    values = torch.tensor(json.loads(state["values"]), dtype=torch.float64)
+    assert values[0] == 1
+    assert json.loads(state["history"]) == pytest.approx(means)
+    assert float(state["variance"]) == pytest.approx(layer.running_var.item())
+    mine = layer(values[:, None])[0].item()
+    assert float(state["mine"]) == pytest.approx(mine, abs=1e-9)
+    said = node.get_by_role("status").inner_text().split(" = ")[1].split("。")[0]
+    assert float(said.replace("−", "-")) == pytest.approx(mine, abs=6e-3)
+    assert ("你都不变" in node.get_by_role("status").inner_text()) == (not layer.training)
+
+
+def test_a_neighbour_is_dragged_with_the_pointer_and_you_are_not(show):
+    node = figure(show(neighbours()), "neighbours")
+    track = node.locator(".cw-track-line").first.bounding_box()
+    mouse, middle = node.page.mouse, track["y"] + track["height"] / 2
+    for start, end in ((9, 6), (1, 11)):
+        mouse.move(track["x"] + track["width"] * start / 12, middle)
+        mouse.down()
+        mouse.move(track["x"] + track["width"] * end / 12, middle, steps=3)
+        mouse.up()
+    assert json.loads(shown(node)["values"]) == [1, 2, 3, 4, 5, 6]
+
+
 # —— 先猜 ——
 
 
@@ -256,7 +385,7 @@ def test_plain_quiz_counts_right_answers(show):
 
 
 def everything():
-    figures = (broadcasting(), strides(), indexing())
+    figures = (broadcasting(), strides(), indexing(), convolution(PICTURES, OWN), neighbours())
     return *figures, bet("ch99.bytes"), bet("ch99.shape"), quiz("ch99.two", when="after")
 
 

@@ -7,14 +7,17 @@ from pathlib import Path
 
 import pytest
 import torch
+import torch.nn.functional as F
 from py_mini_racer import MiniRacer
 
 from companion.book import (
     bet,
     broadcasting,
+    convolution,
     deception,
     indexing,
     ledger,
+    neighbours,
     quiz,
     secants,
     strides,
@@ -28,7 +31,20 @@ def own_deception():
     return deception(torch.zeros(2, 64), torch.tensor([3, 5]), torch.ones(10, 64))
 
 
-FIGURES = [broadcasting, strides, indexing, secants, ledger, own_deception]
+def own_convolution():
+    return convolution(torch.zeros(2, 8, 8), torch.ones(1, 3, 3))
+
+
+FIGURES = [
+    broadcasting,
+    strides,
+    indexing,
+    secants,
+    ledger,
+    own_deception,
+    own_convolution,
+    neighbours,
+]
 QUESTIONS = """
 [quizzes]
 two = ["bytes", "shape"]
@@ -336,3 +352,137 @@ def test_deception_tosses_the_same_fair_coins_each_time():
 def test_deception_refuses_pictures_that_are_not_flat():
     with pytest.raises(ShapeError, match="flatten"):
         deception(torch.zeros(2, 8, 8), torch.tensor([3, 5]), torch.ones(10, 64))
+
+
+# —— 卷积 ——
+
+
+def drawn_picture(seed):
+    generator = torch.Generator().manual_seed(seed)
+    image = torch.randint(0, 17, (8, 8), generator=generator, dtype=torch.float64) / 16
+    return image, torch.randn(3, 3, generator=generator, dtype=torch.float64)
+
+
+@pytest.mark.parametrize("padding", [0, 1])
+@pytest.mark.parametrize("stride", [1, 2])
+@pytest.mark.parametrize("flip", [False, True])
+@pytest.mark.parametrize("shift", [False, True])
+def test_convolution_scans_what_torch_scans(padding, stride, flip, shift):
+    engine = load("convolution")
+    for seed in range(3):
+        image, kernel = drawn_picture(seed)
+        x = F.pad(image, (1, -1)) if shift else image
+        w = kernel.rot90(2) if flip else kernel
+        rows = call(engine, "W.moved", image.tolist()) if shift else image.tolist()
+        weights = kernel.flatten().tolist()
+        weights = call(engine, "W.turned", weights) if flip else weights
+        out = call(engine, "W.convolve", rows, weights, padding, stride)
+        truth = F.conv2d(x[None, None], w[None, None], padding=padding, stride=stride)[0, 0]
+        assert torch.tensor(out, dtype=torch.float64).shape == truth.shape
+        assert torch.allclose(torch.tensor(out, dtype=torch.float64), truth, atol=1e-12)
+
+
+def test_the_nine_products_of_a_window_sum_to_its_output():
+    engine = load("convolution")
+    image, kernel = drawn_picture(0)
+    weights = kernel.flatten().tolist()
+    for padding, stride, row, col in ((0, 1, 5, 2), (1, 1, 0, 7), (1, 2, 3, 0), (0, 2, 2, 1)):
+        nine = call(engine, "W.products", image.tolist(), weights, padding, stride, row, col)
+        big = F.pad(image, [padding] * 4)[row * stride :, col * stride :][:3, :3]
+        assert [one["pixel"] for one in nine] == big.flatten().tolist()
+        assert [one["w"] for one in nine] == weights
+        truth = F.conv2d(image[None, None], kernel[None, None], padding=padding, stride=stride)
+        total = sum(one["product"] for one in nine)
+        assert total == pytest.approx(truth[0, 0, row, col].item())
+
+
+@pytest.mark.parametrize("padding", [0, 1])
+def test_a_moved_picture_moves_its_scan_except_at_the_edge(padding):
+    engine = load("convolution")
+    image, kernel = drawn_picture(1)
+    rows, weights = image.tolist(), kernel.flatten().tolist()
+    before = call(engine, "W.convolve", rows, weights, padding, 1)
+    after = call(engine, "W.convolve", call(engine, "W.moved", rows), weights, padding, 1)
+    kept = torch.tensor(call(engine, "W.followed", before, after))
+    x, w = image[None, None], kernel[None, None]
+    scan, moved = (F.conv2d(t, w, padding=padding)[0, 0] for t in (x, F.pad(x, (1, -1))))
+    same = torch.isclose(moved[:, 1:], scan[:, :-1])
+    assert not kept[:, 0].any() and torch.equal(kept[:, 1:], same)
+    assert kept[:, 1 : 8 - 2 * padding].all()
+
+
+def test_the_kernels_of_the_convolution_figure_do_what_they_are_called():
+    kernels = call(load("convolution"), "(() => W.kernels)")
+    left_dark = torch.tensor([0.0, 0, 0, 0, 1, 1, 1, 1]).expand(8, 8)
+    found = {
+        name: F.conv2d(left_dark[None, None], torch.tensor(w).float().view(1, 1, 3, 3))[0, 0]
+        for name, w in kernels.items()
+    }
+    assert found["竖边"].max() == 3 and (found["横边"] == 0).all()
+    assert found["模糊"].min() == 0 and found["模糊"].max() == pytest.approx(1)
+
+
+def test_convolution_carries_its_pictures_and_kernels_to_four_digits():
+    image, kernel = drawn_picture(0)
+    body = convolution(image[None], kernel[None]).body
+    numbers = json.loads(re.search(r'data-numbers="([^"]+)"', body)[1].replace("&quot;", '"'))
+    assert numbers["images"] == [image.tolist()]
+    assert numbers["kernels"] == [pytest.approx(kernel.flatten().tolist(), abs=5e-5)]
+    assert convolution(image[None]).body.count("kernels&quot;:[]") == 1
+
+
+@pytest.mark.parametrize(
+    ("images", "kernels", "problem"),
+    [
+        (torch.zeros(2, 1, 8, 8), None, r"\(2, 1, 8, 8\).*\[:, 0\]"),
+        (torch.zeros(8, 8), None, r"\(n, 8, 8\)"),
+        (torch.zeros(2, 8, 8), torch.zeros(4, 1, 3, 3), r"\(4, 1, 3, 3\)"),
+        (torch.zeros(2, 8, 8), torch.zeros(4, 5, 5), r"\(4, 5, 5\)"),
+        (torch.zeros(0, 8, 8), None, "至少要一张"),
+    ],
+)
+def test_convolution_refuses_other_shapes(images, kernels, problem):
+    with pytest.raises(ShapeError, match=problem):
+        convolution(images, kernels)
+
+
+def test_convolution_refuses_numbers_that_a_page_cannot_hold():
+    with pytest.raises(ArgumentError, match="NaN"):
+        convolution(torch.full((1, 8, 8), float("nan")))
+
+
+# —— 邻居 ——
+
+BATCHES = [
+    [1, 2, 3, 4, 5, 9],
+    [0, 0, 12, 12, 0.5, 3],
+    [1, 12, 12, 12, 12, 12],
+    [7, 6.5, 7, 6.5, 7, 7.5],
+    [3, 3, 3, 3, 3, 3],
+]
+
+
+def test_neighbours_normalise_and_remember_as_batch_norm_does():
+    engine = load("neighbours")
+    layer = torch.nn.BatchNorm1d(1, dtype=torch.float64)
+    running = call(engine, "(() => W.fresh)")
+    for values in BATCHES:
+        x = torch.tensor(values, dtype=torch.float64)[:, None]
+        batch = call(engine, "W.statistics", values)
+        assert call(engine, "W.normalise", values, batch) == pytest.approx(
+            layer.train()(x).flatten().tolist(), abs=1e-9
+        )
+        running = call(engine, "W.remember", running, values)
+        assert running["mean"] == pytest.approx(layer.running_mean.item())
+        assert running["variance"] == pytest.approx(layer.running_var.item())
+        assert call(engine, "W.normalise", values, running) == pytest.approx(
+            layer.eval()(x).flatten().tolist(), abs=1e-9
+        )
+
+
+def test_the_example_of_neighbours_is_what_batch_norm_gives():
+    layer = torch.nn.BatchNorm1d(1, affine=False)
+    mine = [layer(torch.tensor([1.0, 2, 3, 4, 5, last])[:, None])[0].item() for last in (9, 12)]
+    for value in mine:
+        assert f"{value:.2f}".replace("-", "−") in neighbours().text
+    assert call(load("neighbours"), "(() => W.start)") == [1, 2, 3, 4, 5, 9]

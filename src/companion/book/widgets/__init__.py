@@ -7,9 +7,11 @@
 from companion.book.widgets._bets import bet, quiz
 from companion.book.widgets._figures import (
     broadcasting,
+    convolution,
     deception,
     indexing,
     ledger,
+    neighbours,
     secants,
     strides,
 )
@@ -19,9 +21,11 @@ __all__ = [
     "Widget",
     "bet",
     "broadcasting",
+    "convolution",
     "deception",
     "indexing",
     "ledger",
+    "neighbours",
     "quiz",
     "secants",
     "strides",

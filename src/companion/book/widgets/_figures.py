@@ -1,4 +1,4 @@
-"""可操作的图：广播、步幅、索引、斜率、账本、骗。脚本没有运行时，显示一段说明和一个例子。"""
+"""可操作的图：广播、步幅、索引、斜率、账本、骗、卷积、邻居。脚本没有运行时，显示一段说明和一个例子。"""
 
 import json
 from html import escape
@@ -6,7 +6,7 @@ from html import escape
 from torch import Tensor
 
 from companion.book.widgets._html import Widget, inline
-from companion.errors import ShapeError
+from companion.errors import ArgumentError, ShapeError
 
 
 def broadcasting() -> Widget:
@@ -90,6 +90,56 @@ def deception(pictures: Tensor, labels: Tensor, templates: Tensor) -> Widget:
         "几乎不伤。",
         numbers=json.dumps(numbers, separators=(",", ":")),
     )
+
+
+def convolution(images: Tensor, kernels: Tensor | None = None) -> Widget:
+    """一张图：3×3 的窗口在 8×8 的图上走，九个积和它们的和写出来，旁边是扫出来的图。
+
+    Args:
+        images: 形状 ``(n, 8, 8)``，至少一张。
+        kernels: 形状 ``(k, 3, 3)``，除了横边、竖边、模糊，还想放进去的模板。
+
+    Raises:
+        ShapeError: 形状不是上面说的。
+        ArgumentError: 里面有 NaN 或无穷大。
+    """
+    own = images.new_zeros(0, 3, 3) if kernels is None else kernels
+    shapes = tuple(images.shape), tuple(own.shape)
+    if images.ndim != 3 or own.ndim != 3 or shapes[0][1:] != (8, 8) or shapes[1][1:] != (3, 3):
+        raise ShapeError(
+            f"convolution 要 (n, 8, 8) 的图、(k, 3, 3) 的模板，实际是 {shapes[0]}、{shapes[1]}。"
+            "多出的通道那一维用 [:, 0] 去掉。"
+        )
+    if not len(images):
+        raise ShapeError("convolution 至少要一张图，实际是 (0, 8, 8)。")
+    if not (images.isfinite().all() and own.isfinite().all()):
+        raise ArgumentError("convolution 的图和模板应都是有限的数，实际里面有 NaN 或无穷大。")
+    numbers = {
+        "images": [[[round(v, 4) for v in row] for row in rows] for rows in _listed(images)],
+        "kernels": [[round(v, 4) for v in kernel] for kernel in _listed(own.flatten(1))],
+    }
+    return _figure(
+        "convolution",
+        "卷积：九个数，扫遍全图",
+        "例如模板的三行都是 −1、0、1，盖在左暗右亮的地方，右边的加、左边的减，得一个大的正数；"
+        "盖在一片平的地方，得 0。",
+        numbers=json.dumps(numbers, separators=(",", ":")),
+    )
+
+
+def neighbours() -> Widget:
+    """一张图：一条线上六个数，一个是你；拖动别人，看批归一化在练和考时把你变成多少。"""
+    return _figure(
+        "neighbours",
+        "邻居：只动别人，你变不变",
+        "例如这一批是 1、2、3、4、5、9，你是 1：练的时候变成 −1.16。把 9 挪到 12，你没动，"
+        "却变成 −0.97。考的时候只看记下的均值和方差，邻居怎么动，你都不变。",
+    )
+
+
+def _listed(t: Tensor) -> list[list[list[float]]]:
+    listed: list[list[list[float]]] = t.detach().double().tolist()
+    return listed
 
 
 def _figure(name: str, title: str, example: str, numbers: str = "") -> Widget:
