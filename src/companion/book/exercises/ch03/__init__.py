@@ -7,3 +7,6 @@ __all__ = [
     "names",
     "strip_prefix",
 ]
+from companion.book.exercises.ch03._neighbours import dropout, norm_dims, rms_norm
+
+__all__ = ["dropout", "norm_dims", "rms_norm"]
