@@ -3,7 +3,9 @@
 import importlib
 import pkgutil
 
-PARTS = [importlib.import_module(f"{__name__}.{found.name}") for found in pkgutil.iter_modules(__path__)]
+PARTS = [
+    importlib.import_module(f"{__name__}.{found.name}") for found in pkgutil.iter_modules(__path__)
+]
 
 
 def gathered(kind):
