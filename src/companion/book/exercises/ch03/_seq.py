@@ -92,7 +92,7 @@ def _gru_variants(
     reset = (r * h) @ U[2 * size :].T + c[2 * size :]
     bare = r * (un - c[2 * size :]) + c[2 * size :]
     yield "z 用反了：(1 - z) 乘新的 n，z 乘旧的 h。", z * n + (1 - z) * h
-    yield "r 和 z 调了个：前一份是 r，后一份是 z。", _mixed(z, r, an, un, h)
+    yield "r 和 z 调换了：前一份是 r，后一份是 z。", _mixed(z, r, an, un, h)
     yield "没有用 r：n 里旧的那份要乘 r。", _mixed(1, z, an, un, h)
     yield "r 乘在 h 上了：这里先乘 U、加偏置，再乘 r。", (1 - z) * (an + reset).tanh() + z * h
     yield "r 只乘了 Uh，没有乘第二份偏置：先加偏置，再乘 r。", (1 - z) * (an + bare).tanh() + z * h
@@ -110,9 +110,9 @@ def _mixed(r: Tensor | int, z: Tensor, an: Tensor, un: Tensor, h: Tensor) -> Ten
 def gates_paper(answer: Any) -> str | None:
     count, product, bias = require_numbers(answer, "三", "参数个数、连乘、偏置")
     if not close(count, 18944):
-        known = {4736: "这是一份，一共四份。", 18688: "少了一份偏置：每份有两个，b 和 b'。"}
-        known[18432] = "没有数偏置：每份有两个，b 和 b'，各 64 个数。"
-        return f"参数个数不对。{known.get(round(count), '四份，每份是 W、U、b、b′ 加起来。')}"
+        known = {4736: "这是一份，一共四份。", 18688: "少了一份偏置：每份有两个。"}
+        known[18432] = "没有数偏置：每份有两个，各 64 个数。"
+        return f"参数个数不对。{known.get(round(count), '四份，每份是 W、U 和两个偏置加起来。')}"
     if not close(product, 2**-10):
         known = {2**-9: "这是走 9 步。", 2**-11: "这是走 11 步。", 5: "是连乘，不是连加。"}
         found = [text for value, text in known.items() if close(product, value)]
