@@ -197,11 +197,13 @@ def _default_lstm():
     with torch.random.fork_rng():
         torch.manual_seed(0)
         lstm, head = nn.LSTM(9, 32, batch_first=True), nn.Linear(32, 8)
-    adam = torch.optim.Adam([*lstm.parameters(), *head.parameters()], lr=5e-3)
+    weights = [*lstm.parameters(), *head.parameters()]
+    adam = torch.optim.Adam(weights, lr=5e-3)
     for _ in range(250):
         seq, lamp = _lamps(64, generator)
         adam.zero_grad()
         F.cross_entropy(head(lstm(seq)[0][:, -1]), lamp).backward()
+        nn.utils.clip_grad_norm_(weights, 1.0)
         adam.step()
     seq, lamp = _lamps(512, generator)
     right = (head(lstm(seq)[0][:, -1]).argmax(1) == lamp).float().mean()
