@@ -10,3 +10,20 @@ __all__ = [
 from companion.book.exercises.ch03._neighbours import dropout, norm_dims, rms_norm
 
 __all__ = ["dropout", "norm_dims", "rms_norm"]
+from companion.book.exercises.ch03._seq import (
+    attention,
+    causal_mask,
+    gates_paper,
+    gru_step,
+    last_valid,
+    split_heads,
+)
+
+__all__ = [
+    "attention",
+    "causal_mask",
+    "gates_paper",
+    "gru_step",
+    "last_valid",
+    "split_heads",
+]
