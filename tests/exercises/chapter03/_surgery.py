@@ -79,6 +79,10 @@ def _own_conv(conv, norm):
     return _fold(conv, norm, new=lambda _: made)
 
 
+def _by_torch(conv, norm):
+    return nn.utils.fuse_conv_bn_eval(conv, norm)
+
+
 # —— widen ——
 
 
@@ -300,7 +304,7 @@ WRONG = {
 }
 
 SPECS = {
-    "fold": Spec(accept=(lambda conv, norm: _fold(conv, norm), _own_conv)),
+    "fold": Spec(accept=(lambda conv, norm: _fold(conv, norm), _own_conv, _by_torch)),
     "widen": Spec(accept=(_widen, _with_loop)),
     "freeze_except": Spec(accept=(_freeze, _by_dots)),
     "replace": Spec(accept=(_replaced,), refuse=(_back_into_new,)),

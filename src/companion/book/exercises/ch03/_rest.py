@@ -73,7 +73,7 @@ class _Twice(nn.Module):
         return y
 
 
-def _picture_net() -> nn.Module:
+def _picture_net() -> nn.Sequential:
     body = nn.Sequential(nn.Conv2d(2, 3, 3), nn.BatchNorm2d(3), nn.ReLU(), nn.Dropout(0.5))
     net = nn.Sequential(body, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(3, 2))
     body[1].eval()  # 有人把这一层单独留在 eval

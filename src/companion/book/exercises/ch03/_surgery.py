@@ -58,13 +58,20 @@ def _pairs(generator: torch.Generator) -> list[tuple[nn.Conv2d, nn.BatchNorm2d, 
     found = []
     for conv, sides in convs:
         norm = nn.BatchNorm2d(conv.out_channels, eps=0.2)
-        tensors = [*conv.parameters(), *norm.parameters(), norm.running_mean]
+        mean, var, *_ = _four(norm)
         with torch.no_grad():
-            for tensor in tensors:
+            for tensor in (*conv.parameters(), *norm.parameters(), mean):
                 tensor.copy_(torch.randn(tensor.shape, generator=generator) + 0.3)
-            norm.running_var.copy_(torch.rand(norm.num_features, generator=generator) * 3 + 0.1)
+            var.copy_(torch.rand(norm.num_features, generator=generator) * 3 + 0.1)
         found.append((conv.eval(), norm.eval(), sides))
     return found
+
+
+def _four(norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """均值、方差、γ、β。"""
+    four: Any = norm.running_mean, norm.running_var, norm.weight, norm.bias
+    mean, var, gamma, beta = four
+    return mean, var, gamma, beta
 
 
 def _not_a_new_conv(folded: Any, conv: nn.Conv2d) -> str | None:
@@ -84,7 +91,7 @@ def _not_a_new_conv(folded: Any, conv: nn.Conv2d) -> str | None:
 
 
 def _wrong_fold(folded: nn.Conv2d, conv: nn.Conv2d, norm: nn.BatchNorm2d) -> str:
-    mean, var, gamma, beta = norm.running_mean, norm.running_var, norm.weight, norm.bias
+    mean, var, gamma, beta = _four(norm)
     k, own = gamma / (var + norm.eps).sqrt(), torch.zeros_like(beta)
     own = own if conv.bias is None else conv.bias
     if torch.allclose(folded.weight, conv.weight, atol=1e-5):
