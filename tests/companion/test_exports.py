@@ -24,6 +24,7 @@ EXPORTS = {
         "indexing",
         "ledger",
         "neighbours",
+        "pipeline",
         "quiz",
         "secants",
         "show_source",

@@ -19,6 +19,7 @@ from companion.book import (
     convolution,
     indexing,
     neighbours,
+    pipeline,
     quiz,
     strides,
 )
@@ -277,6 +278,44 @@ def test_a_neighbour_is_dragged_with_the_pointer_and_you_are_not(show):
     assert json.loads(shown(node)["values"]) == [1, 2, 3, 4, 5, 6]
 
 
+# —— 形状流水线 ——
+
+
+def test_a_pipeline_is_edited_by_keyboard_and_repeats_the_message_of_torch(show):
+    node = figure(show(pipeline()), "pipeline")
+    assert json.loads(shown(node)["shapes"])[-1] == [5, 10]
+    press(node.get_by_label("第 6 层全连接的进"), "Control+A", "2", "5", "6", "Enter")
+    with pytest.raises(RuntimeError) as error:
+        torch.nn.Linear(256, 10)(torch.zeros(5, 512))
+    assert shown(node)["error"] == str(error.value)
+    assert str(error.value) in node.get_by_role("status").inner_text()
+    assert node.evaluate("node => document.activeElement.dataset.key") == "5 in"
+    press(node.get_by_label("第 4 层卷积的出"), "Control+A", "1", "6", "Enter")
+    assert (shown(node)["error"], json.loads(shown(node)["shapes"])[-1]) == ("", [5, 10])
+
+
+def test_a_pipeline_moves_cuts_and_adds_stages(show):
+    node = figure(show(pipeline()), "pipeline")
+    press(node.get_by_role("button", name="第 5 层展平上移"), "Enter")
+    net = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Conv2d(1, 32, 3))
+    with pytest.raises(RuntimeError) as error:
+        net(torch.zeros(5, 32, 4, 4))
+    assert shown(node)["error"] == str(error.value)
+    for _ in range(3):
+        press(node.get_by_role("button", name="删掉第 4 层"), "Enter")
+    press(node.get_by_role("button", name="加池化"), "Space")
+    assert json.loads(shown(node)["shapes"])[-1] == [5, 32, 2, 2]
+
+
+def test_a_pipeline_ignores_what_is_not_a_size(show):
+    node = figure(show(pipeline()), "pipeline")
+    before = shown(node)["shapes"]
+    for keys in (["0"], ["-", "3"], ["Delete"], ["9", "9", "9"]):
+        press(node.get_by_label("第 1 层卷积的窗口"), "Control+A", *keys, "Enter")
+        assert shown(node)["shapes"] == before
+        assert node.get_by_label("第 1 层卷积的窗口").input_value() == "3"
+
+
 # —— 先猜 ——
 
 
@@ -385,7 +424,8 @@ def test_plain_quiz_counts_right_answers(show):
 
 
 def everything():
-    figures = (broadcasting(), strides(), indexing(), convolution(PICTURES, OWN), neighbours())
+    flat = (broadcasting(), strides(), indexing(), pipeline())
+    figures = (*flat, convolution(PICTURES, OWN), neighbours())
     return *figures, bet("ch99.bytes"), bet("ch99.shape"), quiz("ch99.two", when="after")
 
 

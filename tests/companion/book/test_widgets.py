@@ -9,6 +9,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from py_mini_racer import MiniRacer
+from torch.utils.flop_counter import FlopCounterMode
 
 from companion.book import (
     bet,
@@ -18,6 +19,7 @@ from companion.book import (
     indexing,
     ledger,
     neighbours,
+    pipeline,
     quiz,
     secants,
     strides,
@@ -44,6 +46,7 @@ FIGURES = [
     own_deception,
     own_convolution,
     neighbours,
+    pipeline,
 ]
 QUESTIONS = """
 [quizzes]
@@ -486,3 +489,78 @@ def test_the_example_of_neighbours_is_what_batch_norm_gives():
     for value in mine:
         assert f"{value:.2f}".replace("-", "−") in neighbours().text
     assert call(load("neighbours"), "(() => W.start)") == [1, 2, 3, 4, 5, 9]
+
+
+# —— 形状流水线 ——
+
+STAGES = [
+    {"kind": "conv", "out": 4, "k": 3, "s": 1, "p": 1},
+    {"kind": "conv", "out": 6, "k": 5, "s": 2, "p": 0},
+    {"kind": "pool", "k": 2},
+    {"kind": "pool", "k": 3},
+    {"kind": "flatten"},
+    {"kind": "linear", "in": 8, "out": 10},
+    {"kind": "linear", "in": 16, "out": 8},
+]
+
+
+def torch_stage(stage, shape):
+    """这一层在 torch 里的样子；卷积进来几个通道由形状定，不是图就随便写一个。"""
+    match stage["kind"]:
+        case "conv":
+            channels = shape[1] if len(shape) == 4 else 1
+            return torch.nn.Conv2d(
+                channels, stage["out"], stage["k"], stride=stage["s"], padding=stage["p"]
+            )
+        case "pool":
+            return torch.nn.MaxPool2d(stage["k"])
+        case "flatten":
+            return torch.nn.Flatten()
+    return torch.nn.Linear(stage["in"], stage["out"])
+
+
+def torch_walk(image, stages):
+    """torch 走出来的每一层：形状、参数、一张图的乘法；走不通时的那句话。"""
+    batch, rows = torch.zeros(5, *image), []
+    for stage in stages:
+        layer = torch_stage(stage, batch.shape)
+        try:
+            with FlopCounterMode(display=False) as counter, torch.no_grad():
+                batch = layer(batch)
+        except RuntimeError as error:
+            return rows, str(error)
+        params = sum(p.numel() for p in layer.parameters())
+        rows.append((list(batch.shape), params, counter.get_total_flops() / 2 / 5))
+    return rows, ""
+
+
+@pytest.mark.parametrize("image", [(1, 8, 8), (2, 9, 16), (3, 4, 5)])
+def test_a_pipeline_agrees_with_torch_on_every_chain_of_up_to_three_stages(image):
+    engine = load("pipeline")
+    for length in range(4):
+        for stages in itertools.product(STAGES, repeat=length):
+            walked = call(engine, "W.walk", image, stages)
+            rows, message = torch_walk(image, stages)
+            assert walked["error"] == message, stages
+            good = [row for row in walked["rows"] if "error" not in row]
+            shown = [(row["shape"], row["params"], row["mults"]) for row in good]
+            assert shown == rows, stages
+
+
+def test_a_pipeline_writes_the_code_that_builds_the_same_layers():
+    engine = load("pipeline")
+    image, layers = call(engine, "(() => W.presets.LeNet)")
+    codes = [row["code"] for row in call(engine, "W.walk", image, layers)["rows"]]
+    net = torch.nn.Sequential(*(eval(code, {"nn": torch.nn}) for code in codes))
+    assert net(torch.zeros(5, *image)).shape == (5, 10)
+    assert sum(p.numel() for p in net.parameters()) == 61_706
+
+
+@pytest.mark.parametrize(
+    ("name", "layers_walked"),
+    [("文件里的网络", 6), ("LeNet", 8), ("忘了展平", 0), ("多池化一次", 5), ("缩过了头", 4)],
+)
+def test_each_ready_made_pipeline_goes_as_far_as_torch_goes(name, layers_walked):
+    image, layers = call(load("pipeline"), f"(() => W.presets[{json.dumps(name)}])")
+    rows, message = torch_walk(image, layers)
+    assert (len(rows), bool(message)) == (layers_walked, layers_walked < len(layers))

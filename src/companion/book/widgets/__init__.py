@@ -12,6 +12,7 @@ from companion.book.widgets._figures import (
     indexing,
     ledger,
     neighbours,
+    pipeline,
     secants,
     strides,
 )
@@ -26,6 +27,7 @@ __all__ = [
     "indexing",
     "ledger",
     "neighbours",
+    "pipeline",
     "quiz",
     "secants",
     "strides",

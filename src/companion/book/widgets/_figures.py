@@ -1,4 +1,7 @@
-"""可操作的图：广播、步幅、索引、斜率、账本、骗、卷积、邻居。脚本没有运行时，显示一段说明和一个例子。"""
+"""可操作的图：广播、步幅、索引、斜率、账本、骗、卷积、邻居、形状流水线。
+
+脚本没有运行时，显示一段说明和一个例子。
+"""
 
 import json
 from html import escape
@@ -140,6 +143,17 @@ def neighbours() -> Widget:
 def _listed(t: Tensor) -> list[list[list[float]]]:
     listed: list[list[list[float]]] = t.detach().double().tolist()
     return listed
+
+
+def pipeline() -> Widget:
+    """一张图：一层接一层，看每层之后的形状、参数和乘法；接不上就给出 torch 的那句话。"""
+    return _figure(
+        "pipeline",
+        "形状流水线：一层接一层",
+        "例如 5 张 `(1, 8, 8)` 的图，过 `nn.Conv2d(1, 16, 3, padding=1)` 是 `(5, 16, 8, 8)`，160 个"
+        "参数；接着展平是 `(5, 1024)`；再接 `nn.Linear(512, 10)` 就接不上，"
+        "它要 512 个数，来的是 1024 个。",
+    )
 
 
 def _figure(name: str, title: str, example: str, numbers: str = "") -> Widget:

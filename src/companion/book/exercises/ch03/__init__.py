@@ -1,15 +1,7 @@
 """第 3 章《神经网络》的检查器，按部分分成几个文件。"""
 
-from companion.book.exercises.ch03._star import conv_paper, names, strip_prefix
-
-__all__ = [
-    "conv_paper",
-    "names",
-    "strip_prefix",
-]
 from companion.book.exercises.ch03._neighbours import dropout, norm_dims, rms_norm
-
-__all__ = ["dropout", "norm_dims", "rms_norm"]
+from companion.book.exercises.ch03._rest import separable, trace_shapes
 from companion.book.exercises.ch03._seq import (
     attention,
     causal_mask,
@@ -18,12 +10,26 @@ from companion.book.exercises.ch03._seq import (
     last_valid,
     split_heads,
 )
+from companion.book.exercises.ch03._star import conv_paper, names, strip_prefix
+from companion.book.exercises.ch03._surgery import fold, freeze_except, replace, widen
 
 __all__ = [
     "attention",
     "causal_mask",
+    "conv_paper",
+    "dropout",
+    "fold",
+    "freeze_except",
     "gates_paper",
     "gru_step",
     "last_valid",
+    "names",
+    "norm_dims",
+    "replace",
+    "rms_norm",
+    "separable",
     "split_heads",
+    "strip_prefix",
+    "trace_shapes",
+    "widen",
 ]
