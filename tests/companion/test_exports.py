@@ -23,6 +23,7 @@ EXPORTS = {
         "explain",
         "indexing",
         "ledger",
+        "microscope",
         "neighbours",
         "pipeline",
         "quiz",

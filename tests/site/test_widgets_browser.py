@@ -18,6 +18,7 @@ from companion.book import (
     broadcasting,
     convolution,
     indexing,
+    microscope,
     neighbours,
     pipeline,
     quiz,
@@ -316,6 +317,74 @@ def test_a_pipeline_ignores_what_is_not_a_size(show):
         assert node.get_by_label("第 1 层卷积的窗口").input_value() == "3"
 
 
+# —— 显微镜 ——
+
+SIGHTS = [
+    [],
+    ["He"],
+    ["Glorot", "归一化"],
+    ["归一化", "残差"],
+    ["He", "残差"],
+    ["sigmoid"],
+    ["tanh", "残差", ("层数", 50)],
+    ["不弯", ("g", 2.0), ("层数", 1)],
+]
+
+
+def seen_by_torch(state: dict[str, str]) -> tuple[float, float]:
+    """照页面上的设置，torch 走一遍、退一遍：最后一层的大小，第 1 层收到的推力。"""
+    seed, draws = 20260, []
+    for _ in range(16 * 32 + int(state["depth"]) * 1024):
+        total = -6.0
+        for _ in range(12):
+            seed = seed * 16807 % 2147483647
+            total += seed / 2147483647
+        draws.append(total)
+    numbers = torch.tensor(draws, dtype=torch.float64)
+    h, arriving = numbers[:512].view(2, 8, 32)
+    act = {"不弯": lambda v: v}.get(state["act"]) or getattr(torch, state["act"].lower())
+    norm, residual = state["norm"] == "true", state["residual"] == "true"
+    tidy = (lambda v: F.layer_norm(v, (32,))) if norm else (lambda v: v)
+    outs = []
+    for w in numbers[512:].view(-1, 32, 32) * (float(state["gain"]) / 32**0.5):
+        h = h.requires_grad_()
+        h = h + act(tidy(h) @ w.T) if residual else act(tidy(h @ w.T))
+        outs.append(h)
+    (first,) = torch.autograd.grad(h, outs[:1], arriving)
+    return h.square().mean().sqrt().item(), first.square().mean().sqrt().item()
+
+
+@pytest.mark.parametrize("moves", SIGHTS)
+def test_the_microscope_shows_the_sizes_that_torch_computes(show, moves):
+    node = figure(show(microscope()), "microscope")
+    for move in moves:
+        if isinstance(move, tuple):
+            node.get_by_label(move[0], exact=True).fill(str(move[1]))
+        elif move in ("归一化", "残差"):
+            node.get_by_label(move).check()
+        elif move in ("He", "Glorot"):
+            press(node.get_by_role("button", name=move), "Enter")
+        else:
+            node.get_by_label("激活").select_option(move)
+    state = shown(node)
+    last, first = seen_by_torch(state)
+    assert float(state["size"]) == pytest.approx(last, rel=1e-6)
+    assert float(state["push"]) == pytest.approx(first, rel=1e-6)
+    told = [float(text) for text in node.locator("dd").all_inner_texts()]
+    assert told == pytest.approx([last, first], rel=0.5)
+    assert node.get_by_role("status").inner_text()
+
+
+def test_the_microscope_is_worked_with_the_keys(show):
+    node = figure(show(microscope()), "microscope")
+    press(node.get_by_label("层数"), "Home", "ArrowRight")
+    assert shown(node)["depth"] == "2"
+    press(node.get_by_label("残差"), "Space")
+    press(node.get_by_label("g", exact=True), "End")
+    assert (shown(node)["residual"], shown(node)["gain"]) == ("true", "2")
+    assert "第 2 层" in node.inner_text()
+
+
 # —— 先猜 ——
 
 
@@ -425,7 +494,7 @@ def test_plain_quiz_counts_right_answers(show):
 
 def everything():
     flat = (broadcasting(), strides(), indexing(), pipeline())
-    figures = (*flat, convolution(PICTURES, OWN), neighbours())
+    figures = (*flat, convolution(PICTURES, OWN), neighbours(), microscope())
     return *figures, bet("ch99.bytes"), bet("ch99.shape"), quiz("ch99.two", when="after")
 
 

@@ -18,6 +18,7 @@ from companion.book import (
     deception,
     indexing,
     ledger,
+    microscope,
     neighbours,
     pipeline,
     quiz,
@@ -47,6 +48,7 @@ FIGURES = [
     own_convolution,
     neighbours,
     pipeline,
+    microscope,
 ]
 QUESTIONS = """
 [quizzes]
@@ -564,3 +566,97 @@ def test_each_ready_made_pipeline_goes_as_far_as_torch_goes(name, layers_walked)
     image, layers = call(load("pipeline"), f"(() => W.presets[{json.dumps(name)}])")
     rows, message = torch_walk(image, layers)
     assert (len(rows), bool(message)) == (layers_walked, layers_walked < len(layers))
+
+
+# —— 显微镜 ——
+
+DEEP_ACTS = {
+    "ReLU": torch.relu,
+    "tanh": torch.tanh,
+    "sigmoid": torch.sigmoid,
+    "不弯": lambda v: v,
+}
+UNITS, INPUTS = 32, 8
+
+
+def park_miller(seed):
+    """和脚本里一样的发生器：十二个均匀数之和减 6。"""
+    state = seed
+    while True:
+        total = -6.0
+        for _ in range(12):
+            state = state * 16807 % 2147483647
+            total += state / 2147483647
+        yield total
+
+
+def deep_numbers(seed, depth):
+    draw = park_miller(seed)
+
+    def matrix(rows):
+        values = [next(draw) for _ in range(rows * UNITS)]
+        return torch.tensor(values, dtype=torch.float64).view(rows, UNITS)
+
+    inputs, arriving = matrix(INPUTS), matrix(INPUTS)
+    return inputs, arriving, [matrix(UNITS) for _ in range(depth)]
+
+
+def deep_truth(seed, gain, act, residual, norm, depth):
+    """torch 走一遍、退一遍：每层的大小，每层收到的推力。"""
+    inputs, arriving, weights = deep_numbers(seed, depth)
+    f, h, outs = DEEP_ACTS[act], inputs.requires_grad_(), []
+
+    def tidy(v):
+        return F.layer_norm(v, (UNITS,)) if norm else v
+
+    for w in weights:
+        w = w * gain / UNITS**0.5
+        h = h + f(tidy(h) @ w.T) if residual else f(tidy(h @ w.T))
+        outs.append(h)
+    pushes = torch.autograd.grad(h, outs, arriving)
+    return [[t.square().mean().sqrt().item() for t in ts] for ts in (outs, pushes)]
+
+
+def test_the_generator_of_the_microscope_is_nearly_a_standard_normal():
+    draw = park_miller(call(load("microscope"), "(() => W.seed)"))
+    values = torch.tensor([next(draw) for _ in range(20_000)])
+    assert abs(values.mean()) < 0.03 and abs(values.std() - 1) < 0.02
+
+
+@pytest.mark.parametrize("act", DEEP_ACTS)
+@pytest.mark.parametrize("residual", [False, True])
+@pytest.mark.parametrize("norm", [False, True])
+def test_the_microscope_sees_forward_and_back_what_torch_computes(act, residual, norm):
+    engine = load("microscope")
+    assert call(engine, "(() => W.acts)") == list(DEEP_ACTS)
+    seed = call(engine, "(() => W.seed)")
+    for gain, depth in ((3**-0.5, 30), (2**0.5, 6), (2, 1)):
+        options = {"gain": gain, "act": act, "residual": residual, "norm": norm, "depth": depth}
+        found = call(engine, "W.run", options)
+        outs, pushes = deep_truth(seed, **options)
+        assert [one["size"] for one in found] == pytest.approx(outs, rel=1e-7)
+        assert [one["push"] for one in found] == pytest.approx(pushes, rel=1e-6)
+
+
+def test_the_example_of_the_microscope_is_what_it_shows():
+    engine, text = load("microscope"), microscope().text
+    for gain, form in ((3**-0.5, "{:.0e}"), (2**0.5, "{:.2g}")):
+        options = {"gain": gain, "act": "ReLU", "residual": False, "norm": False, "depth": 30}
+        found = call(engine, "W.run", options)
+        for value in (found[-1]["size"], found[0]["push"]):
+            assert form.format(value).replace("e-0", "e-") in text
+
+
+@pytest.mark.parametrize(
+    ("last", "first", "said"),
+    [
+        (1, 1, "没有失控"),
+        (1e-9, 1e-9, "两头都快没有了"),
+        (0.5, 1e-20, "推力到不了第 1 层"),
+        (1e-5, 1, "越走越小"),
+        (1e5, 1, "大得不成样子"),
+        (1e-9, 1e9, "大得不成样子"),
+    ],
+)
+def test_the_microscope_says_which_way_is_lost(last, first, said):
+    assert said in call(load("microscope"), "W.verdict", last, first)
