@@ -166,6 +166,6 @@ def _most_multiplications():
     return "`conv2`，是 `conv3` 的两倍" if double else "`conv3`，是 `conv2` 的两倍"
 
 
-ANSWERS = {"who-multiplies": _most_multiplications()}
+ANSWERS = {"who-multiplies": _most_multiplications}
 MEASURED = set()
 JUDGED = set()

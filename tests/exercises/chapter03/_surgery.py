@@ -344,6 +344,12 @@ def _average():
     return "掉一大截，剩五成到九成" if 0.4 < left < 0.93 else "还是九成九，两个是同一个函数"
 
 
-ANSWERS = {"average-self": _average()}
+def _tied():
+    a = nn.Linear(2, 2, bias=False)
+    count = sum(p.numel() for p in nn.Sequential(a, a).parameters())
+    return {4: "4 个，同一层只数一次", 8: "8 个，两层各 4 个"}[count]
+
+
+ANSWERS = {"average-self": _average, "tied-count": _tied}
 MEASURED = set()
 JUDGED = set()
