@@ -229,7 +229,7 @@ WRONG = {
         lambda a, b, delta=1.0: _huber(a, b, delta, gap=0),
         lambda a, b, delta=1.0: _huber(a, b, 1.0),
         lambda a, b, delta=1.0: _huber(a, b, delta, take=torch.sum),
-        lambda a, b, delta=1.0: F.smooth_l1_loss(a, b, beta=delta),
+        lambda a, b, delta=1.0: _huber(a, b, delta) / delta,
         lambda a, b, delta=1.0: _huber(a, b, delta, half=1.0),
         lambda a, b, delta=1.0: _huber(a, b, delta, size=lambda r: r),
         lambda a, b, delta=1.0: F.huber_loss(a, b, delta=delta),
@@ -290,7 +290,7 @@ SPECS = {
     "three_centres": Spec(accept=([20.0, 1.0, 1.5],)),
     "huber": Spec(
         accept=(_huber, _by_clamp),
-        refuse=(lambda a, b, delta=1.0: torch.nn.HuberLoss(delta=delta)(a, b),),
+        refuse=(lambda a, b, delta=1.0: delta * F.smooth_l1_loss(a, b, beta=delta),),
     ),
     "bce_with_logits": Spec(
         section=("by_parts", "at_once"),
