@@ -313,6 +313,6 @@ def _slope_of_the_worst():
     return {0.0: "0，一点也不推", -1.0: "−1，推满了"}.get(z.grad.item(), "")
 
 
-ANSWERS = {"worst-sample": _slope_of_the_worst()}
+ANSWERS = {"worst-sample": _slope_of_the_worst}
 MEASURED = {"which-medicine"}  # 六个网络各练四遍，章节里的断言量它
 JUDGED: set[str] = set()

@@ -141,6 +141,6 @@ def _dropout_function():
     return "不丢，`eval()` 全关掉了" if (out == 1).all() else "不丢，每个数乘上 0.7"
 
 
-ANSWERS = {"dropout-function": _dropout_function()}
+ANSWERS = {"dropout-function": _dropout_function}
 MEASURED: set[str] = set()
 JUDGED: set[str] = set()

@@ -219,6 +219,6 @@ def _torn():
     return "一张也没有，和原来一样" if torch.equal(before, after) else "一大半，人都认不出了"
 
 
-ANSWERS = {"forget-bias": _default_lstm(), "torn": _torn()}
+ANSWERS = {"forget-bias": _default_lstm, "torn": _torn}
 MEASURED: set[str] = set()
 JUDGED: set[str] = set()
