@@ -309,13 +309,14 @@ def _said(error: Exception) -> str:
 def _through(block: nn.Module, h: Tensor) -> Tensor:
     kept = h.detach().clone()
     try:
-        out = block(h)
+        out: Tensor | None = block(h)
     except Exception as error:
         text = f"形状 {tuple(h.shape)} 的输入，forward 走不通：{_said(error)}"
         raise Wrong(text) from error
     if out is None and not list(block.parameters()):
         raise NotAnswered
     require_tensor(out, tuple(h.shape), torch.float32)
+    assert out is not None
     if not torch.equal(h, kept):
         raise Wrong("forward 改了传进来的 h：写 h + …，不要 h += …。")
     return out
