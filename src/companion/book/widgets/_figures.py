@@ -119,7 +119,7 @@ def convolution(images: Tensor, kernels: Tensor | None = None) -> Widget:
         raise ArgumentError("convolution 的图和模板应都是有限的数，实际里面有 NaN 或无穷大。")
     numbers = {
         "images": [[[round(v, 4) for v in row] for row in rows] for rows in _listed(images)],
-        "kernels": [[round(v, 4) for v in kernel] for kernel in _listed(own.flatten(1))],
+        "kernels": [[round(v, 4) for row in rows for v in row] for rows in _listed(own)],
     }
     return _figure(
         "convolution",

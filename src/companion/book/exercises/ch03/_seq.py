@@ -114,19 +114,19 @@ def gates_paper(answer: Any) -> str | None:
         known[18432] = "没有数偏置：每份有两个，各 64 个数。"
         return f"参数个数不对。{known.get(round(count), '四份，每份是 W、U 和两个偏置加起来。')}"
     if not close(product, 2**-10):
-        known = {2**-9: "这是走 9 步。", 2**-11: "这是走 11 步。", 5: "是连乘，不是连加。"}
-        found = [text for value, text in known.items() if close(product, value)]
+        steps = {2**-9: "这是走 9 步。", 2**-11: "这是走 11 步。", 5: "是连乘，不是连加。"}
+        found = [text for value, text in steps.items() if close(product, value)]
         return f"连乘不对。{found[0] if found else '十个二分之一乘起来。'}"
     if abs(bias - math.log(4)) <= 0.0063:  # 两位小数，加上舍入
         return None
-    known = {
+    slips = {
         math.log(0.8): "ln 里不是 f，是 f 比 1 - f。",
         -math.log(4): "符号反了：f 大于一半，偏置大于 0。",
         4: "还差一步，取自然对数。",
         math.log10(4): "要自然对数。",
         1 / (1 + math.exp(-0.8)): "这是 σ(0.8)，要反过来解 σ(b) = 0.8。",
     }
-    found = [text for value, text in known.items() if abs(bias - value) < 0.006]
+    found = [text for value, text in slips.items() if abs(bias - value) < 0.006]
     return f"偏置不对。{found[0] if found else '解 1/(1 + e⁻ᵇ) = 0.8。'}"
 
 
