@@ -194,6 +194,29 @@ def _hvp(f, w, v, graph=False, first=False, plain=False, ones=False):
     return Hv if graph else Hv.detach()
 
 
+def _whole_hessian(f, w, v):
+    return (torch.autograd.functional.hessian(f, w) * v).sum((2, 3))
+
+
+def _whole_by_rows(f, w, v):
+    w = w.detach().clone().requires_grad_()
+    (g,) = torch.autograd.grad(f(w), w, create_graph=True)
+    rows = [torch.autograd.grad(part, w, retain_graph=True)[0] for part in g.flatten()]
+    return (torch.stack(rows) * v).flatten(1).sum(1).view_as(w)
+
+
+def _row_products(f, w, v):
+    """没有造出 H，可是它的每一行都求过。"""
+    w = w.detach().clone().requires_grad_()
+    (g,) = torch.autograd.grad(f(w), w, create_graph=True)
+    rows = (torch.autograd.grad(part, w, retain_graph=True)[0] for part in g.flatten())
+    return torch.stack([(row * v).sum() for row in rows]).view_as(w)
+
+
+def _by_func(f, w, v):
+    return (torch.func.jacrev(torch.func.jacrev(f))(w) * v).sum((2, 3))
+
+
 WRONG = {
     "numeric_grad": [
         lambda f, x, h=1e-4: _numeric(f, x, h, behind=0),  # 只走一头
@@ -300,5 +323,14 @@ WRONG = {
         lambda f, w, v: (_hvp(f, w, v),),
         lambda f, w, v: 2 * _hvp(f, w, v),
         _no_graph,
+        _whole_hessian,
+        _row_products,
     ],
 }
+
+NAMED = [  # 题名，答错的样子，✗ 后面应有和不应有的话
+    ("hvp", _whole_hessian, "造出了整个 H", "每一行"),
+    ("hvp", _whole_by_rows, "造出了整个 H", "每一行"),
+    ("hvp", _by_func, "造出了整个 H", "每一行"),
+    ("hvp", _row_products, "每一行都求了一遍", "整个"),
+]

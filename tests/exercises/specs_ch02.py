@@ -55,5 +55,11 @@ SPECS = {
     ),
     "ste": Spec(skip=ALREADY),
     "per_sample_norms": Spec(accept=(_norms,)),
-    "hvp": Spec(accept=(_hvp, lambda f, w, v: torch.autograd.functional.hvp(f, w, v)[1])),
+    "hvp": Spec(
+        accept=(
+            _hvp,
+            lambda f, w, v: torch.autograd.functional.hvp(f, w, v)[1],
+            lambda f, w, v: torch.func.vjp(torch.func.grad(f), w)[1](v)[0],
+        )
+    ),
 }

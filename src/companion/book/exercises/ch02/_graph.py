@@ -1,6 +1,7 @@
 """☆ 账本、看中间、自己写规则、一次问很多、再求一次，这几节的检查器。"""
 
 import gc
+import math
 import weakref
 from collections.abc import Callable
 from typing import Any
@@ -10,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from companion.book.exercises._common import close, error_from, require_number, require_tensor
+from companion.book.exercises._watch import Watch
 
 Answer = Callable[..., Any]
 
@@ -157,26 +159,48 @@ def _wrong_norms(got: Tensor, each: Tensor) -> str:
 
 def hvp(answer: Answer) -> str | None:
     generator = torch.Generator().manual_seed(0)
-    coefficients = torch.randn(3, 2, generator=generator)
-
-    def f(w: Tensor) -> Tensor:
-        return (w**3).sum() + (w * coefficients).sum().square() + w.prod()
-
-    for _ in range(2):
-        w, v = torch.randn(2, 3, 2, generator=generator)
+    runs = []
+    for shape in ((3, 2), (3, 2), (12, 12)):
+        f = _bent(torch.randn(shape, generator=generator))
+        w, v = torch.randn(2, *shape, generator=generator)
         H = torch.autograd.functional.hessian(f, w)
         truth = (H * v).sum((2, 3))
         error = error_from(answer, f, w, v)
         if error is not None and "does not require grad" in str(error):
             return "第一次求斜率少了 create_graph=True，第二次就没有账可走。"
-        got = answer(f, w, v)
+        with Watch() as seen:
+            got = answer(f, w, v)
         if isinstance(got, tuple):
             return "返回的是一个元组：torch.autograd.grad 总返回元组，取出里面那个。"
-        require_tensor(got, (3, 2), torch.float32)
+        require_tensor(got, shape, torch.float32)
         if got.requires_grad:
             return "结果还连着账本：第二次不必 create_graph，或者最后 detach()。"
         if not torch.allclose(got, truth, rtol=1e-3, atol=1e-4):
             return _wrong_product(f, got, w, v, truth)
+        runs.append((w.numel(), seen))
+    return _too_much_work(runs[0], runs[-1])
+
+
+def _bent(coefficients: Tensor) -> Callable[[Tensor], Tensor]:
+    def f(w: Tensor) -> Tensor:
+        return (w**3).sum() + (w * coefficients).sum().square() + w.prod()
+
+    return f
+
+
+def _too_much_work(small: tuple[int, Watch], large: tuple[int, Watch]) -> str | None:
+    """积是对的：看它是不是先造出整个 H，或者把 H 一行一行求遍了。"""
+    (few, cheap), (n, dear) = small, large
+    if max(math.prod(shape) for shape in dear.shapes) >= n * n:
+        return (
+            f"积对了，可是造出了整个 H：w 有 {n} 个数，中间出现过 {n}×{n} 个数的张量。"
+            "w 有一百万个数时放不下：对 (g * v).sum() 求一次，出来就是 Hv。"
+        )
+    if len(dear.names) > 4 * len(cheap.names):
+        return (
+            f"积对了，可是 H 的每一行都求了一遍：w 从 {few} 个数变成 {n} 个，"
+            f"torch 的运算从 {len(cheap.names)} 次变成 {len(dear.names)} 次。往回走两遍就够。"
+        )
     return None
 
 
