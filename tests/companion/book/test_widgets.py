@@ -123,6 +123,23 @@ def test_asset_is_small_and_asks_nothing_of_the_network(path):
     assert not re.search(r"https?:|//\w|@import|url\(", path.read_text(encoding="utf-8"))
 
 
+RULE = re.compile(r"([^{}]+)\{")
+CLASS = re.compile(r"(?<![\w-])cw-[\w-]+")
+
+
+def test_a_class_of_two_scripts_is_styled_where_both_find_it():
+    """一页上只有这一张图时，别的图的样式不在。"""
+    used = {path.stem: set(CLASS.findall(path.read_text("utf-8"))) for path in ASSETS.glob("*.js")}
+    for path in ASSETS.glob("*.css"):
+        text = re.sub(r"/\*.*?\*/", "", path.read_text("utf-8"))
+        for selector in RULE.findall(text):
+            classes = CLASS.findall(selector)
+            if path.stem == "widget" or "[data-widget" in selector or not classes:
+                continue
+            others = {name for name, named in used.items() if classes[0] in named}
+            assert others <= {path.stem}, (path.name, selector.strip())
+
+
 @pytest.mark.parametrize(
     ("typed", "same"),
     [
