@@ -51,6 +51,7 @@ DEPRECATED = {
     r"\bF\.(upsample|sigmoid|tanh)\(": "F.interpolate、torch.sigmoid、torch.tanh",
 }
 COMMENT = re.compile(r"#.*$", flags=re.MULTILINE)
+ESCAPES = {"\a": "a", "\b": "b", "\t": "t", "\v": "v", "\f": "f", "\r": "r"}
 
 
 def setup_cell(chapter: Chapter) -> Iterator[Finding]:
@@ -150,6 +151,19 @@ def bare_install(chapter: Chapter) -> Iterator[Finding]:
             yield Finding(cell.id, "companion 在索引上是别人的包；写本书轮子的地址")
 
 
+def invisible_characters(chapter: Chapter) -> Iterator[Finding]:
+    """单元、图题和替代文字里没有看不见的字符：公式里的 ``\\theta`` 少抄一道转义，就成了制表符。"""
+    for cell in chapter.cells:
+        mystnb = cell.metadata.get("mystnb", {})
+        caption, alt = mystnb.get("figure", {}).get("caption"), mystnb.get("image", {}).get("alt")
+        for line in "\n".join([cell.source, caption or "", alt or ""]).split("\n"):
+            for place, char in enumerate(line):
+                if not char.isprintable() and char != "\u3000":
+                    near = line[max(0, place - 8) : place + 8]
+                    meant = f"，多半是 \\{ESCAPES[char]} 少了一道转义" if char in ESCAPES else ""
+                    yield Finding(cell.id, f"{near!r} 里有看不见的字符 {char!r}{meant}；删掉或改写")
+
+
 def stored_texts(cell: Notebook) -> list[str]:
     """返回单元存下的全部文字输出；HTML 只算标签之间的字。"""
     texts = []
@@ -170,4 +184,5 @@ RULES = (
     ignored_outputs,
     deprecated_api,
     bare_install,
+    invisible_characters,
 )

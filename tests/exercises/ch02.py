@@ -1,198 +1,40 @@
 """第 2 章各题的典型错误答案：类型和形状多半是对的，错的是提示里点名的那件事。"""
 
-import sys
-
 import torch
-import torch.nn.functional as F
 
-
-def _numeric(f, x, h=1e-4, ahead=1, behind=1, width=None, everywhere=False):
-    grad = torch.zeros_like(x)
-    for i in range(x.numel()):
-        e = torch.full_like(x, h) if everywhere else torch.zeros_like(x)
-        e.view(-1)[i] = h
-        rise = f(x + ahead * e) - f(x - behind * e)
-        grad.view(-1)[i] = rise / (width or (ahead + behind) * h)
-    return grad
-
-
-def _step(w, f, rate, sign=1, clear=True, again=False, after=False, moved=True):
-    if clear:
-        w.grad = None
-    loss = f(w)
-    loss.backward()
-    with torch.no_grad():
-        if moved:
-            w -= sign * rate * w.grad
-        else:
-            w = w - rate * w.grad
-    if after:
-        loss = f(w)
-    w.grad = None if not again else w.grad
-    return loss.item()
-
-
-def _swapped(w, f, rate):
-    loss = f(w)
-    (g,) = torch.autograd.grad(loss, w)
-    w.data = w.data - rate * g
-    w.grad = None
-    return loss.item()
-
-
-def _attack(x, m, y, eps, sign=1, clip=True, raw=False, shared=False):
-    z = x.detach().clone().requires_grad_()
-    loss = F.cross_entropy(-(z[:, None] - m).square().sum(-1) / 100, y)
-    (g,) = torch.autograd.grad(loss, z)
-    g = g.sum(0).expand_as(g) if shared else g
-    moved = x + sign * eps * (g if raw else g.sign())
-    return moved.clamp(0, 16).detach() if clip else moved.detach()
-
-
-def _leaves_grads(x, m, y, eps):
-    z = x.detach().clone().requires_grad_()
-    m.requires_grad_()
-    F.cross_entropy(-(z[:, None] - m).square().sum(-1) / 100, y).backward()
-    return (z + eps * z.grad.sign()).clamp(0, 16).detach()
-
-
-class _Var:
-    """章节里那个 `Var` 的样子。"""
-
-    def __init__(self, data, parents=(), rule=None):
-        self.data, self.grad = data, None
-        self.parents, self.rule = parents, rule or (lambda g: ())
-
-
-def _tanh(a, share):
-    out = a.data.tanh()
-    return _Var(out, (a,), lambda g: (share(g, a.data, out),))
-
-
-def _flat(last, twice=False, parents_last=False, whole=True):
-    order, seen, stack = [], set(), [(last, False)]
-    while stack:
-        node, ready = stack.pop()
-        if ready:
-            order.append(node)
-        elif node not in seen or twice:
-            seen.add(node)
-            stack.append((node, True))
-            stack += [(parent, False) for parent in node.parents]
-    order = order[::-1] if parents_last else order
-    return order if whole else order[:-1]
-
-
-def _recursive_to_the_limit(last):
-    order, seen = [], set()
-
-    def visit(node):
-        if node not in seen:
-            seen.add(node)
-            for parent in node.parents:
-                visit(parent)
-            order.append(node)
-
-    visit(last)
-    return order
-
-
-def _by_level(last):
-    order, layer = [], [last]  # 一层一层往前，见过的不再放
-    while layer:
-        order += layer
-        layer = list(dict.fromkeys(p for n in layer for p in n.parents if p not in order))
-    return order[::-1]
-
-
-def _by_torch(x, Y, *params):
-    w1, b1, w2, b2 = leaves = [p.clone().requires_grad_() for p in params]
-    z = (x @ w1 + b1).relu() @ w2 + b2
-    return torch.autograd.grad(F.cross_entropy(z, Y), leaves)
-
-
-def _deeper_recursion(last):
-    sys.setrecursionlimit(60_000)
-    return _recursive_to_the_limit(last)
-
-
-def _by_formula(x, Y, w1, b1, w2, b2, mean=True, sign=1, bent=True, edge=0.0, count=None):
-    u = x @ w1 + b1
-    h = u.relu()
-    dz = sign * ((h @ w2 + b2).softmax(1) - Y) / (count or (len(x) if mean else 1))
-    dh = dz @ w2.T
-    slope = (u > 0).float() + edge * (u == 0)
-    du = dh * slope if bent else dh
-    return [x.T @ du, du.sum(0), h.T @ dz, dz.sum(0)]
-
-
-def _budget(x, m, skip=True, factor=2, second=False, squared=True):
-    d = (x[:, None] - m).square().sum(-1)
-    gap = d - d.amin(1, keepdim=True)
-    a = d.argmin(1)
-    apart = (m[a][:, None] - m).abs().sum(-1)
-    if second:
-        b = d.topk(2, largest=False).indices[:, 1:]
-        return (gap / (factor * apart)).gather(1, b)[:, 0]
-    if not squared:
-        gap = d.sqrt() - d.sqrt().amin(1, keepdim=True)
-    eps = gap / (factor * apart)
-    if not skip:
-        return eps.nan_to_num(0).amin(1)
-    return eps.masked_fill(F.one_hot(a, len(m)).bool(), float("inf")).amin(1)
-
-
-def _mean_loss(batches, f, weigh=True, keep=False):
-    total, count, kept = 0.0, 0, []
-    for x, y in batches:
-        loss = f(x, y)
-        kept += [loss] if keep else []
-        n = len(x) if weigh else 1
-        total += loss.item() * n
-        count += n
-    return total / count
-
-
-def _sqrt_twice(x, low=1.0):
-    inner = torch.where(x > 0, x, torch.full_like(x, low))
-    return torch.where(x > 0, inner.sqrt(), torch.zeros_like(x))
-
-
-def _norms(f, w, x, y, size=lambda g: g.norm(), scale=1.0):
-    leaf = w.detach().clone().requires_grad_()
-    pairs = zip(x, y, strict=True)
-    each = [torch.autograd.grad(f(leaf, a, b), leaf)[0] for a, b in pairs]
-    return torch.stack([size(g) * scale for g in each])
-
-
-def _piled_up(f, w, x, y):
-    leaf, sizes = w.detach().clone().requires_grad_(), []
-    for a, b in zip(x, y, strict=True):
-        f(leaf, a, b).backward()
-        sizes.append(leaf.grad.norm())
-    return torch.stack(sizes)
-
-
-def _mean_norm(f, w, x, y):
-    leaf = w.detach().clone().requires_grad_()
-    loss = sum(f(leaf, a, b) for a, b in zip(x, y, strict=True)) / len(x)
-    return torch.autograd.grad(loss, leaf)[0].norm().expand(len(x)).clone()
-
-
-def _no_graph(f, w, v):
-    w = w.detach().clone().requires_grad_()
-    (g,) = torch.autograd.grad(f(w), w)
-    return torch.autograd.grad((g * v).sum(), w)[0]
-
-
-def _hvp(f, w, v, graph=False, first=False, plain=False, ones=False):
-    w = w.detach().clone().requires_grad_()
-    (g,) = torch.autograd.grad(f(w), w, create_graph=True)
-    if first:
-        return (g * v).detach() if plain else g.detach()
-    (Hv,) = torch.autograd.grad(g.sum() if ones else (g * v).sum(), w, create_graph=graph)
-    return Hv if graph else Hv.detach()
-
+from tests.exercises.forms_ch02 import (
+    _attack,
+    _audit,
+    _budget,
+    _by_formula,
+    _by_func,
+    _by_level,
+    _by_torch,
+    _clip,
+    _deeper_recursion,
+    _direct,
+    _flat,
+    _hvp,
+    _leaves_grads,
+    _lesson,
+    _mean_loss,
+    _mean_norm,
+    _no_graph,
+    _norms,
+    _numeric,
+    _only_leaves_meet,
+    _piled_up,
+    _recursive_to_the_limit,
+    _row_products,
+    _sqrt_twice,
+    _step,
+    _swapped,
+    _tanh,
+    _toward,
+    _Var,
+    _whole_by_rows,
+    _whole_hessian,
+)
 
 WRONG = {
     "numeric_grad": [
@@ -250,6 +92,14 @@ WRONG = {
         lambda last: [id(node) for node in _flat(last)],
         _deeper_recursion,
     ],
+    "audit": [
+        lambda backward: True,
+        lambda backward: False,
+        _only_leaves_meet,  # 中间结果没有走两条路
+        lambda backward: _audit(backward, stretched=False),
+        lambda backward: _audit(backward, values=False),  # 只比形状
+        lambda backward: int(_audit(backward)),
+    ],
     "network_grads": [
         _by_torch,
         lambda *args: _by_formula(*args, mean=False),
@@ -264,12 +114,34 @@ WRONG = {
         lambda x, m: _budget(x, m, factor=1),
         lambda x, m: _budget(x, m, second=True),
         lambda x, m: _budget(x, m, squared=False),
+        lambda x, m: _budget(x, m)[:, None],
+    ],
+    "toward": [
+        lambda *args: _toward(*args, sign=1),
+        lambda x, m, k, eps, steps: _toward(x, m, k, eps, steps, stride=eps),
+        lambda x, m, k, eps, steps: _toward(x, m, k, eps, 1),
+        lambda x, m, k, eps, steps: _toward(x, m, k, eps, steps, count=steps - 1),
+        lambda *args: _toward(*args, raw=True),
+        lambda *args: _toward(*args, clip=False),
+        lambda *args: _toward(*args, own=True, sign=1),  # 离开自己，不是朝着 k
+        lambda x, m, k, eps, steps: _toward(x, m, k, 2 * eps, steps),
+    ],
+    "kept_bytes": [
+        (6400, 3200, 0),  # 数的是数，不是字节
+        (20000, 12800, 0),
+        (45600, 12800, 0),
+        (25600, 0, 0),
+        (25600, 3200, 0),
+        (25600, 12800, 12800),
+        (25600, 12800, 4),
+        (25600, 12800),
     ],
     "mean_loss": [
         lambda batches, f: _mean_loss(batches, f, weigh=False),
         lambda batches, f: _mean_loss(batches, f, keep=True),
         lambda batches, f: torch.tensor(_mean_loss(batches, f)),
         lambda batches, f: 2 * _mean_loss(batches, f),
+        lambda batches, f: _mean_loss(batches, f) * sum(len(x) for x, _ in batches),
     ],
     "safe_sqrt": [
         lambda x: torch.where(x > 0, x.sqrt(), torch.zeros_like(x)),
@@ -278,11 +150,23 @@ WRONG = {
         lambda x: (x.relu() + 1e-3).sqrt(),
         lambda x: _sqrt_twice(x) + 0.0 * x + (x - x.detach()).where(x <= 0, torch.zeros(())),
     ],
+    "clip_slope": [
+        lambda x, limit: _clip(x, limit, on_copy=False),
+        lambda x, limit: _clip(x, limit).detach(),
+        lambda x, limit: x.clone(),
+        lambda x, limit: _clip(x, limit, lambda g: g.clamp(-limit, limit)),
+        lambda x, limit: _clip(x, limit, lambda g: g * limit / g.norm().clamp(min=1e-9)),
+        lambda x, limit: _clip(x, limit, lambda g: g / g.norm() * g.norm().clamp(max=limit)),
+        lambda x, limit: _clip(x, limit, lambda g: g * (limit / g.abs().sum()).clamp(max=1)),
+        lambda x, limit: _clip(x, limit, lambda g: g * (1 / g.norm()).clamp(max=1)),
+        lambda x, limit: x.clamp(-limit, limit),
+    ],
     "ste": [
         lambda x: x.round(),
         lambda x: (x + (x.round() - x)).detach(),
         lambda x: 2 * x + (x.round() - 2 * x).detach(),
         lambda x: x + ((x + 0.5).floor() - x).detach(),
+        lambda x: x.round() + x.relu() - x.relu().detach(),
     ],
     "per_sample_norms": [
         lambda f, w, x, y: _norms(f, w, x, y, size=lambda g: g.square().sum()),
@@ -292,6 +176,25 @@ WRONG = {
         _mean_norm,
         lambda f, w, x, y: _norms(f, w, x, y).requires_grad_(),
     ],
+    "best_rate": [
+        (1 / 9, 0.2, 0.8),
+        (2.0, 0.2, 0.8),
+        (0.222, 0.111, 0.889),  # 弯的方向一步到底
+        (0.222, 1.0, 0.8),
+        (0.222, 0.2, -0.8),
+        (0.222, 0.2, 0.2),
+        (0.222, 0.2),
+    ],
+    "lesson_slope": [
+        lambda *args: _lesson(*args, sign=1),
+        lambda *args: _lesson(*args, graph=False),
+        lambda *args: _lesson(*args, keep=True),
+        lambda *args: (_lesson(*args),),
+        lambda learn, exam, w, lesson, rate: _lesson(learn, exam, w, lesson, 1.0),
+        lambda *args: -_lesson(*args),
+        _direct,
+        lambda *args: 0.5 * _lesson(*args),
+    ],
     "hvp": [
         lambda f, w, v: _hvp(f, w, v, first=True),
         lambda f, w, v: _hvp(f, w, v, first=True, plain=True),
@@ -300,5 +203,24 @@ WRONG = {
         lambda f, w, v: (_hvp(f, w, v),),
         lambda f, w, v: 2 * _hvp(f, w, v),
         _no_graph,
+        _whole_hessian,
+        _row_products,
     ],
 }
+
+NAMED = [  # 题名，答错的样子，✗ 后面应有和不应有的话
+    ("hvp", _whole_hessian, "造出了整个 H", "每一行"),
+    ("hvp", _whole_by_rows, "造出了整个 H", "每一行"),
+    ("hvp", _by_func, "造出了整个 H", "每一行"),
+    ("hvp", _row_products, "每一行都求了一遍", "整个"),
+    ("audit", lambda backward: False, "冤枉", "放过"),
+    ("audit", _only_leaves_meet, "没等收齐", "广播"),
+    ("audit", lambda backward: _audit(backward, stretched=False), "不同形状", "平均"),
+    ("audit", lambda backward: _audit(backward, values=False), "求了平均", "不同形状"),
+    ("clip_slope", lambda x, limit: _clip(x, limit, on_copy=False), "x 自己身上", "每一格"),
+    ("kept_bytes", (20000, 12800, 0), "留的不是 w", "relu"),
+    ("kept_bytes", (25600, 12800, 12800), "不留第二次", "不是字节"),
+    ("best_rate", (1 / 9, 0.2, 0.8), "1/λ", "最快"),
+    ("toward", lambda x, m, k, eps, steps: _toward(x, m, k, eps, 1), "只走了一步", "eps / steps"),
+    ("lesson_slope", _direct, "学习的损失对教材", "走反"),
+]

@@ -3,18 +3,23 @@
 import torch
 
 from tests.exercises.attacks import Spec
-from tests.exercises.ch02 import (
+from tests.exercises.forms_ch02 import (
     _attack,
+    _audit,
     _budget,
     _by_formula,
+    _clip,
+    _ClipRule,
     _flat,
     _hvp,
+    _lesson,
     _mean_loss,
     _norms,
     _numeric,
     _sqrt_twice,
     _step,
     _tanh,
+    _toward,
 )
 
 
@@ -32,6 +37,11 @@ def _by_data(w, f, rate):
     return loss.item()
 
 
+def _slope_by_func(learn, exam, w, lesson, rate):
+    step = torch.func.grad(learn)
+    return torch.func.grad(lambda t: exam(w - rate * step(w, t)))(lesson)
+
+
 ALREADY = {"给参数打开 requires_grad": "x 本来就开着：要看斜率"}
 
 SPECS = {
@@ -42,8 +52,11 @@ SPECS = {
     "grad_shapes": Spec(),
     "tanh": Spec(accept=(lambda a: _tanh(a, lambda g, u, out: g / u.cosh() ** 2),)),
     "in_order_flat": Spec(accept=(lambda last: tuple(_flat(last)),)),
+    "audit": Spec(accept=(_audit,)),
     "network_grads": Spec(accept=(_by_formula, lambda *args: tuple(_by_formula(*args)))),
     "smallest_budget": Spec(accept=(_budget,)),
+    "toward": Spec(accept=(_toward,)),
+    "kept_bytes": Spec(accept=([25600.0, 12800.0, 0.0],)),
     "mean_loss": Spec(accept=(_mean_loss,)),
     "safe_sqrt": Spec(
         skip=ALREADY,
@@ -53,7 +66,16 @@ SPECS = {
             lambda x: x.clamp(min=0).sqrt(),  # clamp 在边上的斜率是 0
         ),
     ),
+    "clip_slope": Spec(skip=ALREADY, accept=(_clip, _ClipRule.apply)),
     "ste": Spec(skip=ALREADY),
     "per_sample_norms": Spec(accept=(_norms,)),
-    "hvp": Spec(accept=(_hvp, lambda f, w, v: torch.autograd.functional.hvp(f, w, v)[1])),
+    "best_rate": Spec(accept=((2 / 9, 1 / 5, 4 / 5), [0.222, 0.2, 0.8])),
+    "lesson_slope": Spec(accept=(_lesson, _slope_by_func)),
+    "hvp": Spec(
+        accept=(
+            _hvp,
+            lambda f, w, v: torch.autograd.functional.hvp(f, w, v)[1],
+            lambda f, w, v: torch.func.vjp(torch.func.grad(f), w)[1](v)[0],
+        )
+    ),
 }

@@ -179,6 +179,34 @@ def test_an_unrepeatable_output_is_named(book, good, output, message):
     assert [message in finding.message for finding in findings(book, good)] == [True]
 
 
+@pytest.mark.parametrize("cell_id", ["title", "c048-transpose"])
+@pytest.mark.parametrize(
+    ("slip", "message"),
+    [
+        ("$\theta$", "多半是 \\t 少了一道转义"),
+        ("$\frac12$", "多半是 \\f 少了一道转义"),
+        ("$\beta$", "多半是 \\b 少了一道转义"),
+        ("$\rho$", "多半是 \\r 少了一道转义"),
+        ("零宽\u200b空格", "看不见的字符 '\\u200b'；删掉"),
+        ("\ufeff开头", "看不见的字符 '\\ufeff'；删掉"),
+    ],
+)
+def test_an_invisible_character_is_named(book, good, cell_id, slip, message):
+    good[cell_id].source += f"  # {slip}"
+    assert [message in f.message for f in findings(book, good) if f.cell_id == cell_id] == [True]
+
+
+def test_an_invisible_character_in_a_caption_is_named(book, good):
+    figure = {"figure": {"name": "fig-loss", "caption": "步长 $\theta$"}, "image": {"alt": "线"}}
+    good["fig-loss"].metadata["mystnb"] = figure
+    assert ["少了一道转义" in finding.message for finding in findings(book, good)] == [True]
+
+
+def test_wide_spaces_and_chinese_punctuation_are_visible(book, good):
+    good["title"].source += "\n\n全角\u3000空格，$\\theta$、“引号”……都看得见。"
+    assert findings(book, good) == []
+
+
 def test_plain_numbers_and_slices_are_repeatable(book, good):
     text = "tensor([0.1234, 5.0000]) x[10:20] 1/2 torch.Size([3, 4]) 89.00%\n"
     good["c048-transpose"].outputs = [new_output("stream", name="stdout", text=text)]

@@ -6,6 +6,7 @@
 
 from companion.book.widgets._bets import bet, quiz
 from companion.book.widgets._figures import (
+    bowl,
     broadcasting,
     convolution,
     deception,
@@ -22,6 +23,7 @@ from companion.book.widgets._html import Widget
 __all__ = [
     "Widget",
     "bet",
+    "bowl",
     "broadcasting",
     "convolution",
     "deception",

@@ -1,14 +1,15 @@
 """☆ 动手、最少动多少两节的检查器。"""
 
 import sys
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from companion.book.exercises._common import error_from, require_tensor
+from companion.book.exercises._common import error_from, require_number, require_tensor
 from companion.book.exercises._watch import Watch
 
 Answer = Callable[..., Any]
@@ -158,6 +159,97 @@ def _reachable(last: _Node) -> set[int]:
             seen.add(id(node))
             stack += node.parents
     return seen
+
+
+def audit(answer: Answer) -> str | None:
+    for machine in (_machine(), _machine(by_count=True)):
+        got = answer(machine)
+        require_number(got, bool)
+        if not got:
+            return "冤枉了一台对的机器：它在哪张图上都和 torch 一样。先核对你手算的斜率。"
+    for what, machine in BROKEN.items():
+        got = answer(machine)
+        require_number(got, bool)
+        if got:
+            return f"放过了一台坏机器：{what}"
+    return None
+
+
+def _sum_back(g: Tensor, shape: torch.Size) -> Tensor:
+    return g.sum_to_size(shape)
+
+
+def _mean_back(g: Tensor, shape: torch.Size) -> Tensor:
+    return g.sum_to_size(shape) * shape.numel() / g.numel()
+
+
+def _machine(
+    back: Callable[[Tensor, torch.Size], Tensor] = _sum_back,
+    add: bool = True,
+    wait: bool = True,
+    by_count: bool = False,
+) -> Callable[[Any], None]:
+    """一台往回走的机器；四个参数各管一处，坏的那台拨错其中一个。"""
+
+    def hand_down(node: Any) -> Iterator[Any]:
+        for parent, g in zip(node.parents, node.rule(node.grad), strict=True):
+            g = back(g, parent.data.shape)
+            parent.grad = parent.grad + g if add and parent.grad is not None else g
+            yield parent
+
+    def at_once(node: Any, seen: set[int]) -> None:
+        for parent in hand_down(node):
+            if id(parent) not in seen:
+                seen.add(id(parent))
+                at_once(parent, seen)
+
+    def backward(last: Any) -> None:
+        last.grad = torch.ones_like(last.data)
+        if not wait:
+            at_once(last, {id(last)})
+            return
+        for node in _by_count(last) if by_count else reversed(_in_order(last)):
+            for _ in hand_down(node):
+                pass
+
+    return backward
+
+
+def _in_order(last: Any) -> list[Any]:
+    order, seen, stack = [], set(), [(last, False)]
+    while stack:
+        node, ready = stack.pop()
+        if ready:
+            order.append(node)
+        elif id(node) not in seen:
+            seen.add(id(node))
+            stack.append((node, True))
+            stack += [(parent, False) for parent in node.parents]
+    return order
+
+
+def _by_count(last: Any) -> Iterator[Any]:
+    """另一种对的次序：用到它的都走过了，才轮到它。"""
+    waiting = Counter(id(parent) for node in _in_order(last) for parent in node.parents)
+    ready = [last]
+    while ready:
+        yield (node := ready.pop(0))
+        for parent in node.parents:
+            waiting[id(parent)] -= 1
+            if not waiting[id(parent)]:
+                ready.append(parent)
+
+
+BROKEN = {
+    "后到的斜率盖掉先到的。让一个数走两条路，再和手算的比。": _machine(add=False),
+    "没等收齐就往回传。走两条路的若只是叶子，看不出来；让一个中间结果也走两条路。": (
+        _machine(wait=False)
+    ),
+    "广播拉长的维没有加回去，斜率和主人不同形状。用一次广播，形状也要比。": (
+        _machine(back=lambda g, shape: g)
+    ),
+    "广播拉长的维求了平均，该求和。用一次广播，数也要比。": _machine(back=_mean_back),
+}
 
 
 def network_grads(answer: Answer) -> str | None:

@@ -1,4 +1,4 @@
-"""☆ 账本、看中间、自己写规则、一次问很多、再求一次，这几节的检查器。"""
+"""☆ 账本、看中间、自己写规则、一次问很多，这几节的检查器。"""
 
 import gc
 import weakref
@@ -9,7 +9,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from companion.book.exercises._common import close, error_from, require_number, require_tensor
+from companion.book.exercises._common import (
+    close,
+    require_number,
+    require_numbers,
+    require_tensor,
+)
 
 Answer = Callable[..., Any]
 
@@ -30,8 +35,9 @@ class _Loss:
         self.crowded = 0
 
     def __call__(self, x: Tensor, y: Tensor) -> Tensor:
-        gc.collect()
-        self.crowded = max(self.crowded, sum(len(book) > 0 for book in self.books))
+        if self._alive() > 1:
+            gc.collect()  # 环上的也算放掉了；收一次要零点几秒，先看要不要
+        self.crowded = max(self.crowded, self._alive())
         pages: weakref.WeakSet[_Page] = weakref.WeakSet()
         self.books.append(pages)
 
@@ -42,6 +48,9 @@ class _Loss:
 
         with torch.autograd.graph.saved_tensors_hooks(keep, lambda page: page.value):
             return ((x @ self.weight).exp() - y).square().mean()
+
+    def _alive(self) -> int:
+        return sum(len(book) > 0 for book in self.books)
 
 
 def mean_loss(answer: Answer) -> str | None:
@@ -64,6 +73,25 @@ def mean_loss(answer: Answer) -> str | None:
         if loss.crowded > 1:
             return "平均对了，可是前面几批的账本还活着：每批立刻 .item()，别攒张量。"
     return None
+
+
+def kept_bytes(answer: Any) -> str | None:
+    product, bend, square = require_numbers(answer, "三", "矩阵乘、relu、平方各留下多少字节")
+    x, w, h = (4 * rows * columns for rows, columns in ((64, 100), (100, 50), (64, 50)))
+    if product != x:
+        known = {
+            w: "留的不是 w：斜率只要传给 w，规则 xᵀg 用的是 x。",
+            x + w: "w 不用留：x 不要斜率，g wᵀ 那一半不必算。",
+            h: "留的不是乘出来的结果，是规则 xᵀg 用得着的那个因子。",
+            x // 4: "这是个数，不是字节：float32 一个数 4 字节。",
+        }
+        return f"矩阵乘的不对：{known.get(int(product), '先写出传给 w 的规则，看它用到谁。')}"
+    if bend != h:
+        few = "这是个数，不是字节。" if bend == h // 4 else "它留一份自己的输出，(64, 50)。"
+        return f"矩阵乘的对了，relu 的不对：{few if bend else '规则要知道哪些格是正的。'}"
+    if square == h:
+        return "前两个对了。平方要用的 h 就是 relu 留下的那一份，同一块内存不留第二次。"
+    return None if square == 0 else "前两个对了，平方的不对：它用得着的那个张量，账本上已经有了。"
 
 
 def safe_sqrt(answer: Answer) -> str | None:
@@ -94,6 +122,51 @@ def _wrong_root(slope: Tensor, positive: Tensor) -> str:
     return "大于 0 的地方斜率不对：应是平方根的斜率，别加小数凑。"
 
 
+def clip_slope(answer: Answer) -> str | None:
+    generator = torch.Generator().manual_seed(0)
+    for shape, limit in (((4,), 0.5), ((2, 3), 100.0), ((), 0.25), ((3, 2), 1.0)):
+        x = torch.randn(shape, generator=generator, requires_grad=True)
+        g, elsewhere = torch.randn(2, *shape, generator=generator)
+        got = answer(x, limit)
+        require_tensor(got, shape, torch.float32)
+        if not torch.allclose(got, x, atol=1e-6):
+            return "值变了：正着走时原样交出 x，只在往回走时动手。"
+        if not got.requires_grad:
+            return "值对了，可是断开了账本，往回走到不了 x。"
+        (slope,) = torch.autograd.grad(
+            (got * g).sum() + (x * elsewhere).sum(), x, retain_graph=True
+        )
+        if not torch.allclose(slope, _clipped(g, limit) + elsewhere, atol=1e-5):
+            return _wrong_clip(slope, g, elsewhere, limit)
+        (slope,) = torch.autograd.grad(got.sum() * 0, x)
+        if slope.isnan().any():
+            return "传来的斜率全是 0 时，交出了 nan：0 除以 0。长度没有超过 limit，就原样。"
+    return None
+
+
+def _clipped(g: Tensor, limit: float) -> Tensor:
+    shorter: float = min(1.0, limit / g.norm().item())
+    return g * shorter
+
+
+def _wrong_clip(slope: Tensor, g: Tensor, elsewhere: Tensor, limit: float) -> str:
+    if torch.allclose(slope, _clipped(g + elsewhere, limit), atol=1e-5):
+        return "x 在别处的斜率也被缩了：钩子挂在了 x 自己身上，该挂在它的一份副本上。"
+    through, size = slope - elsewhere, g.norm()
+    known = {
+        "超过 limit 的没有缩。": g,
+        "每一格各截各的，方向就变了：整个乘上同一个数。": g.clamp(-limit, limit),
+        "没有超过 limit 的也动了：短的要原样。": g * limit / size,
+        "长度该用 2-范数，你用的是 1-范数。": g * min(1.0, limit / g.abs().sum().item()),
+        "长度该用 2-范数，你用的是最大的那一格。": g * min(1.0, limit / g.abs().max().item()),
+        "长的变成了长度 1，该缩到 limit。": g * min(1.0, 1 / size.item()),
+    }
+    for text, value in known.items():
+        if torch.allclose(through, value, atol=1e-5):
+            return f"值对了，斜率不对：{text}"
+    return f"值对了，斜率不对：长度 {size:.3g}、limit {limit:g} 时，乘上 min(1, limit / 长度)。"
+
+
 def ste(answer: Answer) -> str | None:
     generator = torch.Generator().manual_seed(0)
     for shape in ((), (5,), (3, 4)):
@@ -112,7 +185,9 @@ def ste(answer: Answer) -> str | None:
         if torch.equal(slope, torch.zeros_like(slope)):
             return "值对了，斜率是 0：round 的斜率处处是 0，要假装它是 x 自己。"
         if not torch.allclose(slope, weights):
-            return "斜率应处处是 1，传下来多少就交出多少。"
+            if torch.allclose(slope, (ratio := (slope / weights).mean()) * weights):
+                return f"值对了，斜率成了 {ratio:.3g}：应处处是 1，传下来多少就交出多少。"
+            return "值对了，斜率只在一部分格上是 1：应处处是 1。"
     return None
 
 
@@ -153,44 +228,3 @@ def _wrong_norms(got: Tensor, each: Tensor) -> str:
     if torch.allclose(got, each.flatten(1).abs().sum(1), rtol=1e-4):
         return "这是 1-范数；要 2-范数。"
     return "不对：第 i 个是第 i 张图的梯度，全部格子平方和开方。"
-
-
-def hvp(answer: Answer) -> str | None:
-    generator = torch.Generator().manual_seed(0)
-    coefficients = torch.randn(3, 2, generator=generator)
-
-    def f(w: Tensor) -> Tensor:
-        return (w**3).sum() + (w * coefficients).sum().square() + w.prod()
-
-    for _ in range(2):
-        w, v = torch.randn(2, 3, 2, generator=generator)
-        H = torch.autograd.functional.hessian(f, w)
-        truth = (H * v).sum((2, 3))
-        error = error_from(answer, f, w, v)
-        if error is not None and "does not require grad" in str(error):
-            return "第一次求斜率少了 create_graph=True，第二次就没有账可走。"
-        got = answer(f, w, v)
-        if isinstance(got, tuple):
-            return "返回的是一个元组：torch.autograd.grad 总返回元组，取出里面那个。"
-        require_tensor(got, (3, 2), torch.float32)
-        if got.requires_grad:
-            return "结果还连着账本：第二次不必 create_graph，或者最后 detach()。"
-        if not torch.allclose(got, truth, rtol=1e-3, atol=1e-4):
-            return _wrong_product(f, got, w, v, truth)
-    return None
-
-
-def _wrong_product(f: Answer, got: Tensor, w: Tensor, v: Tensor, truth: Tensor) -> str:
-    leaf = w.clone().requires_grad_()
-    (g,) = torch.autograd.grad(f(leaf), leaf)
-    if torch.allclose(got, g, atol=1e-4):
-        return "这是第一次的斜率 g，还没有乘 v 再求一次。"
-    H = torch.autograd.functional.hessian(f, w)
-    if torch.allclose(got, H.sum((2, 3)), rtol=1e-3, atol=1e-4):
-        return "没有乘 v：对 g.sum() 求的是 H 乘全 1。"
-    if torch.allclose(got, g * v, atol=1e-4):
-        return "这是 g 和 v 逐个相乘，要的是 (g * v).sum() 对 w 的斜率。"
-    ratio = ((got * truth).sum() / truth.square().sum()).item()
-    if torch.allclose(got, ratio * truth, rtol=1e-3, atol=1e-4):
-        return f"方向对，大小是真值的 {ratio:.3g} 倍：多乘了一个数，或者求了不止一次。"
-    return "不对：先求 g，再对 (g * v).sum() 求一次，v 别跟着求导。"
