@@ -15,6 +15,7 @@ from .conftest import figure, press, shown
 
 CHROMIUM = Path(os.environ.get("CHROMIUM", "/usr/bin/chromium"))
 pytestmark = pytest.mark.skipif(not CHROMIUM.exists(), reason="没有 chromium，开不了浏览器")
+NARROW = {"width": 320, "height": 640}
 
 # —— 卷积 ——
 

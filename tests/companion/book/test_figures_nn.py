@@ -1,14 +1,15 @@
-"""第 3 章的四张图里的计算：卷积、邻居、形状流水线、显微镜，在 JavaScript 引擎里跑，和 torch 逐一对照。"""
+"""第 3 章的四张图里的计算，在 JavaScript 引擎里跑，和 torch 逐一对照。"""
 
 import itertools
 import json
+import re
 
 import pytest
 import torch
 import torch.nn.functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
-from companion.book import convolution
+from companion.book import convolution, microscope, neighbours
 from companion.errors import ArgumentError, ShapeError
 from tests.companion.book.engine import call, load
 

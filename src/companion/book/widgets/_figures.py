@@ -6,6 +6,7 @@
 import json
 from html import escape
 
+import torch
 from torch import Tensor
 
 from companion.book.widgets._html import Widget, inline
@@ -206,6 +207,10 @@ def pipeline() -> Widget:
         "参数；接着展平是 `(5, 1024)`；再接 `nn.Linear(512, 10)` 就接不上，"
         "它要 512 个数，来的是 1024 个。",
     )
+
+
+def _short(values: list[float], digits: int) -> list[float]:
+    return [float(f"{value:.{digits}g}") for value in values]
 
 
 def _figure(name: str, title: str, example: str, numbers: str = "") -> Widget:
