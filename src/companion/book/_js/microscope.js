@@ -136,7 +136,7 @@
       presets.forEach((node, k) => node.setAttribute("aria-pressed", String(state.gain === PRESETS[k][1])));
       picture.innerHTML = plot(found);
       const row = (kind, name, value) => [el("dt", { class: kind }, name), el("dd", {}, short(value))];
-      replace(facts, ...row("cw-size", `去：第 ${state.depth} 层典型的大小`, last), ...row("cw-push", "回：第 1 层收到的推力", first));
+      replace(facts, ...row("cw-forward", `去：第 ${state.depth} 层典型的大小`, last), ...row("cw-backward", "回：第 1 层收到的推力", first));
       said.textContent = verdict(last, first);
       Object.assign(root.dataset, { ...state, size: last, push: first });
     };
