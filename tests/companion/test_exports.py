@@ -15,6 +15,7 @@ EXPORTS = {
     "companion.book": [
         "Widget",
         "bet",
+        "bowl",
         "broadcasting",
         "check",
         "deception",

@@ -172,6 +172,42 @@ def _past_the_limit():
     return "炸掉" if off > 100 else "来回跳，不升也不降"
 
 
+def _twice():
+    w = torch.tensor(2.0, requires_grad=True)
+    for _ in range(2):
+        (w * w).backward()
+    return f"{w.grad:.0f}"
+
+
+def _of_scores():
+    z = torch.tensor([0.2, 0.5, 0.3]).log().requires_grad_()
+    F.cross_entropy(z[None], torch.tensor([0])).backward()
+    return "、".join(f"{g:.1f}" for g in z.grad)
+
+
+def _two_paths():
+    a = torch.tensor(3.0, requires_grad=True)
+    (a * a + a).backward()
+    return f"{a.grad:.0f}"
+
+
+def _best_move():
+    """三格各在格子点上试，涨得最多的那种；动不动都一样的取 0。"""
+    g = torch.tensor([3.0, -0.1, 0.0])
+    steps = torch.linspace(-2, 2, 41)
+    moves = torch.cartesian_prod(steps, steps, steps)
+    rise = moves @ g
+    best = moves[rise > rise.max() - 1e-6]
+    best = best[best.abs().sum(1).argmin()]
+    return "、".join(str(round(v)) for v in best.tolist())
+
+
+def _branch():
+    u = torch.tensor(-1.0, requires_grad=True)
+    (u * u if u > 0 else u.exp()).backward()
+    return f"{u.grad:.2f}"
+
+
 ANSWERS = {
     "h-smaller": _smaller_step(),
     "passes": _passes(),
@@ -186,4 +222,9 @@ ANSWERS = {
     "wrong-yet-learns": _wrong_still_learns(),
     "rev-or-fwd": _fewest_passes(),
     "limit": _past_the_limit(),
+    "five-twice": _twice(),
+    "five-scores": _of_scores(),
+    "five-paths": _two_paths(),
+    "five-budget": _best_move(),
+    "five-branch": _branch(),
 }

@@ -247,5 +247,12 @@ def figure(page: Page, name: str) -> Locator:
     return page.locator(f'[data-widget="{name}"]')
 
 
+def press(control: Locator, *keys: str) -> None:
+    """只用键盘：把焦点移过去，再按键。"""
+    control.focus()
+    for key in keys:
+        control.page.keyboard.press(key)
+
+
 def shown(node: Locator) -> dict[str, str]:
     return node.evaluate("node => ({...node.dataset})")

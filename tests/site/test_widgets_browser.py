@@ -10,22 +10,25 @@ from pathlib import Path
 import pytest
 import torch
 from axe_playwright_python.sync_playwright import Axe
-from playwright.sync_api import Locator, Page
+from playwright.sync_api import Page
 
-from companion.book import bet, broadcasting, indexing, quiz, strides
+from companion.book import (
+    bet,
+    bowl,
+    broadcasting,
+    deception,
+    indexing,
+    ledger,
+    quiz,
+    secants,
+    strides,
+)
 
-from .conftest import figure, shown
+from .conftest import figure, press, shown
 
 CHROMIUM = Path(os.environ.get("CHROMIUM", "/usr/bin/chromium"))
 pytestmark = pytest.mark.skipif(not CHROMIUM.exists(), reason="没有 chromium，开不了浏览器")
 NARROW = {"width": 320, "height": 640}
-
-
-def press(control: Locator, *keys: str) -> None:
-    """只用键盘：把焦点移过去，再按键。"""
-    control.focus()
-    for key in keys:
-        control.page.keyboard.press(key)
 
 
 # —— 广播 ——
@@ -256,7 +259,9 @@ def test_plain_quiz_counts_right_answers(show):
 
 
 def everything():
-    figures = (broadcasting(), strides(), indexing())
+    pictures = deception(torch.full((2, 64), 8.0), torch.tensor([3, 5]), torch.eye(10, 64))
+    line = bowl(torch.linspace(0, 1, 5), torch.arange(5.0))
+    figures = (broadcasting(), strides(), indexing(), secants(), ledger(), pictures, line)
     return *figures, bet("ch99.bytes"), bet("ch99.shape"), quiz("ch99.two", when="after")
 
 
@@ -268,6 +273,10 @@ def answer_all(page: Page) -> None:
         node.press("Enter")
     page.get_by_role("button", name="(3, 4) + (3,)", exact=True).click()
     page.get_by_role("button", name=".expand(-1, 4)").click()
+    page.get_by_role("button", name="走到底").click()
+    page.get_by_role("button", name="走十步").click()
+    page.get_by_label("每格最多动多少").fill("3")
+    page.get_by_label("学习率，是上限的几倍").fill("1.2")
     for node in page.locator("summary:visible").all():
         node.click()
 

@@ -16,6 +16,7 @@ from companion.book._show import error_of, show_source
 from companion.book.widgets import (
     Widget,
     bet,
+    bowl,
     broadcasting,
     deception,
     indexing,
@@ -28,6 +29,7 @@ from companion.book.widgets import (
 __all__ = [
     "Widget",
     "bet",
+    "bowl",
     "broadcasting",
     "check",
     "deception",

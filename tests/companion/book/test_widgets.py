@@ -1,16 +1,15 @@
-"""组件的 HTML，以及三张图里的计算：在 JavaScript 引擎里跑，和 torch 逐一对照。"""
+"""组件的 HTML，以及第 1 章的三张图里的计算：在 JavaScript 引擎里跑，和 torch 逐一对照。"""
 
 import itertools
-import json
 import re
 from pathlib import Path
 
 import pytest
 import torch
-from py_mini_racer import MiniRacer
 
 from companion.book import (
     bet,
+    bowl,
     broadcasting,
     deception,
     indexing,
@@ -21,14 +20,19 @@ from companion.book import (
 )
 from companion.book.widgets import _questions as questions
 from companion.book.widgets._html import ASSETS
-from companion.errors import ArgumentError, ShapeError
+from companion.errors import ArgumentError
+from tests.companion.book.engine import call, load
 
 
 def own_deception():
     return deception(torch.zeros(2, 64), torch.tensor([3, 5]), torch.ones(10, 64))
 
 
-FIGURES = [broadcasting, strides, indexing, secants, ledger, own_deception]
+def own_bowl():
+    return bowl(torch.linspace(0, 1, 5), torch.tensor([1.0, 2.0, 2.0, 3.5, 4.0]))
+
+
+FIGURES = [broadcasting, strides, indexing, secants, ledger, own_deception, own_bowl]
 QUESTIONS = """
 [quizzes]
 two = ["bytes", "shape"]
@@ -55,19 +59,6 @@ wrong = [{ text = "(4, 3)", reason = "方向反了。" }]
 def chapter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "ch99.toml").write_text(QUESTIONS, encoding="utf-8")
     monkeypatch.setattr(questions, "BETS", tmp_path)
-
-
-def load(name: str) -> MiniRacer:
-    """装好一个组件脚本的 JavaScript 引擎；W 是脚本登记的第一个组件。"""
-    engine = MiniRacer()
-    engine.eval("var window = {};" + (ASSETS / f"{name}.js").read_text(encoding="utf-8"))
-    engine.eval("var W = window.companionWidgets[0];")
-    return engine
-
-
-def call(engine: MiniRacer, function: str, *args: object):
-    arguments = ", ".join(json.dumps(arg) for arg in args)
-    return json.loads(engine.eval(f"JSON.stringify({function}({arguments}))"))
 
 
 def error_of(fn) -> str:
@@ -245,111 +236,3 @@ def test_indexing_agrees_with_torch_on_every_expression_of_up_to_three_items():
 def test_indexing_explains_what_it_does_not_know(text):
     error = call(load("indexing"), "W.compute", text)["error"]
     assert re.search("只认识|还没有写|只能写一个", error)
-
-
-# —— 斜率 ——
-
-FUNCTIONS = {
-    "x²": lambda x: x * x,
-    "x³ − x": lambda x: x * x * x - x,
-    "sin x": torch.sin,
-    "|x|": torch.abs,
-}
-
-
-@pytest.mark.parametrize("name", FUNCTIONS)
-@pytest.mark.parametrize("h", [1.0, 1e-3, 1e-6, 1e-9])
-def test_secants_measure_what_torch_measures_in_both_precisions(name, h):
-    f, engine = FUNCTIONS[name], load("secants")
-    for x in (-1.7, 0.3, 1.3):
-        for dtype, rounding in ((torch.float32, "Math.fround"), (torch.float64, "(v) => v")):
-            at, step = torch.tensor(x, dtype=dtype), torch.tensor(h, dtype=dtype)
-            expected = ((f(at + step) - f(at - step)) / (2 * step)).item()
-            got = engine.eval(f"W.measure({json.dumps(name)}, {x}, {h}, {rounding})")
-            # 两边的 sin 在最后一位上可以不同：差一格，除以 2h 就是这么多
-            loose = 1e-7 / h if name == "sin x" and dtype == torch.float32 else 0
-            tight = 1e-15 / h if name == "sin x" else 0
-            assert got == pytest.approx(expected, rel=1e-12, abs=max(loose, tight, 1e-30))
-
-
-def test_secants_lose_all_digits_in_float32_long_before_float64():
-    rows = call(load("secants"), "W.table", "x³ − x", 1.3)
-    assert min(row["single"] for row in rows) < 1e-3
-    assert max(row["single"] for row in rows if row["h"] < 1e-8) >= 1
-    assert min(row["double"] for row in rows) < 1e-9
-
-
-# —— 账本 ——
-
-BOOKS = {
-    "ab + a": lambda a, b: a * b + a,
-    "a · a": lambda a: a * a,
-    "relu(ab + c)": lambda a, b, c: (a * b + c).relu(),
-    "翻倍四次": lambda a: a * 16,
-    "exp(a) · a": lambda a: a.exp() * a,
-}
-
-
-@pytest.mark.parametrize("title", BOOKS)
-@pytest.mark.parametrize("ordered", [True, False])
-def test_a_ledger_that_adds_ends_with_the_gradients_of_torch(title, ordered):
-    engine = load("ledger")
-    book = call(engine, "((t) => W.books[t])", title)
-    names = [row[0] for row in book if not isinstance(row[1], str)]
-    for values in ([2.0, 3.0, -1.5], [-0.5, 1.25, 4.0]):
-        inputs = dict(zip(names, values, strict=False))
-        leaves = [torch.tensor(v, dtype=torch.float64, requires_grad=True) for v in inputs.values()]
-        result = BOOKS[title](*leaves)
-        expected = torch.autograd.grad(result, leaves, allow_unused=True)
-        run = call(engine, "W.backward", book, inputs, {"add": True, "ordered": ordered})
-        assert run["values"][book[-1][0]] == pytest.approx(result.item())
-        assert [run["grads"][n] for n in names] == pytest.approx([g.item() for g in expected])
-
-
-def test_a_ledger_shows_what_overwriting_and_walking_each_path_cost():
-    engine = load("ledger")
-    square, doubled = (call(engine, "((t) => W.books[t])", t) for t in ("a · a", "翻倍四次"))
-    overwritten = call(engine, "W.backward", square, {"a": 3}, {"add": False, "ordered": True})
-    assert overwritten["grads"]["a"] == 3  # 真值是 6
-    by_paths = call(engine, "W.backward", doubled, {}, {"add": True, "ordered": False})
-    in_order = call(engine, "W.backward", doubled, {}, {"add": True, "ordered": True})
-    assert (len(by_paths["steps"]), len(in_order["steps"])) == (2**5 - 1, 5)
-    assert by_paths["grads"]["a"] == in_order["grads"]["a"] == 16
-
-
-# —— 骗 ——
-
-
-def test_deception_computes_chances_slopes_and_budgets_as_torch_does():
-    engine, generator = load("deception"), torch.Generator().manual_seed(0)
-    for _ in range(3):
-        x = (torch.rand(64, generator=generator, dtype=torch.float64) * 16).requires_grad_()
-        m = torch.rand(10, 64, generator=generator, dtype=torch.float64) * 16
-        distance = (x - m).square().sum(1)
-        z = -distance / 100
-        loss = torch.nn.functional.cross_entropy(z[None], torch.tensor([4]))
-        (g,) = torch.autograd.grad(loss, x)
-        given = x.tolist(), m.tolist()
-        assert call(engine, "W.chances", *given) == pytest.approx(z.softmax(0).tolist())
-        assert call(engine, "W.slopes", *given, 4) == pytest.approx(g.tolist(), abs=1e-12)
-        moved = call(engine, "W.moved", given[0], g.sign().tolist(), 2)
-        assert moved == pytest.approx((x + 2 * g.sign()).clamp(0, 16).tolist())
-        nearest = distance.argmin()
-        apart = (m - m[nearest]).abs().sum(1)
-        budgets = (distance - distance.min()) / (2 * apart)
-        others = torch.arange(10) != nearest
-        assert call(engine, "W.guess", *given) == nearest
-        assert call(engine, "W.budget", *given) == pytest.approx(budgets[others].min().item())
-
-
-def test_deception_tosses_the_same_fair_coins_each_time():
-    engine = load("deception")
-    tosses = [call(engine, "W.direction", [8] * 64, [[0] * 64] * 2, k, "硬币", 0) for k in range(9)]
-    assert all(set(toss) == {-1, 1} for toss in tosses)
-    assert tosses[0] == call(engine, "W.direction", [8] * 64, [[0] * 64] * 2, 0, "硬币", 0)
-    assert abs(sum(map(sum, tosses))) < 4 * (9 * 64) ** 0.5
-
-
-def test_deception_refuses_pictures_that_are_not_flat():
-    with pytest.raises(ShapeError, match="flatten"):
-        deception(torch.zeros(2, 8, 8), torch.tensor([3, 5]), torch.ones(10, 64))

@@ -6,6 +6,7 @@
 
 from companion.book.widgets._bets import bet, quiz
 from companion.book.widgets._figures import (
+    bowl,
     broadcasting,
     deception,
     indexing,
@@ -18,6 +19,7 @@ from companion.book.widgets._html import Widget
 __all__ = [
     "Widget",
     "bet",
+    "bowl",
     "broadcasting",
     "deception",
     "indexing",

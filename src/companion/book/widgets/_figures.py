@@ -1,12 +1,15 @@
-"""可操作的图：广播、步幅、索引、斜率、账本、骗。脚本没有运行时，显示一段说明和一个例子。"""
+"""可操作的图：广播、步幅、索引、斜率、账本、骗、碗。脚本没有运行时，显示一段说明和一个例子。"""
 
 import json
 from html import escape
 
+import torch
 from torch import Tensor
 
 from companion.book.widgets._html import Widget, inline
-from companion.errors import ShapeError
+from companion.errors import ArgumentError, ShapeError
+
+MOST_POINTS = 200  # 再多，图上就糊成一片
 
 
 def broadcasting() -> Widget:
@@ -90,6 +93,50 @@ def deception(pictures: Tensor, labels: Tensor, templates: Tensor) -> Widget:
         "几乎不伤。",
         numbers=json.dumps(numbers, separators=(",", ":")),
     )
+
+
+def bowl(x: Tensor, y: Tensor) -> Widget:
+    """一张图：拿直线 ax + b 去凑你的点，平方误差是 (a, b) 上的一只碗；换学习率，看怎么走下去。
+
+    Args:
+        x: 形状 ``(n,)``，2 到 200 个数，不全相同。
+        y: 形状 ``(n,)``。
+
+    Raises:
+        ShapeError: 不是一样长的两排数，或者点太少、太多。
+        ArgumentError: 有 nan 或 inf，或者 x 全相同。
+    """
+    if x.shape != y.shape or x.ndim != 1 or not 2 <= len(x) <= MOST_POINTS:
+        raise ShapeError(
+            f"bowl 要两个 (n,) 的张量，n 是 2 到 {MOST_POINTS}，"
+            f"实际是 {tuple(x.shape)}、{tuple(y.shape)}。多出来的维用 .flatten() 去掉。"
+        )
+    points = torch.stack([x, y], 1).detach().double().cpu()
+    if not points.isfinite().all():
+        raise ArgumentError("bowl 的点应都是有限的数，实际有 nan 或 inf；先去掉它们。")
+    design = torch.stack([points[:, 0], torch.ones(len(x), dtype=torch.float64)], 1)
+    hessian = 2 * design.T @ design / len(x)
+    bends = torch.linalg.eigvalsh(hessian)
+    if bends[0] <= 1e-12 * bends[1]:
+        raise ArgumentError("bowl 的 x 应散开，不然斜率和截距分不开；实际几乎都一样，换一组点。")
+    bottom = torch.linalg.lstsq(design, points[:, 1:]).solution.flatten()
+    numbers = {
+        "hessian": [_short(row, 10) for row in hessian.tolist()],  # 末几位各台机器不一定相同
+        "bottom": _short(bottom.tolist(), 10),
+        "least": _short([(design @ bottom - points[:, 1]).square().mean().item()], 10)[0],
+        "points": [_short(point, 5) for point in points.tolist()],
+    }
+    return _figure(
+        "bowl",
+        "碗：学习率最大能开多大",
+        f"这只碗最急的方向弯 {bends[1]:.4g}，学习率的上限是 2 除以它，{2 / bends[1]:.4g}："
+        "小一点，一步步靠近谷底；大一点，越跳越远。",
+        numbers=json.dumps(numbers, separators=(",", ":")),
+    )
+
+
+def _short(values: list[float], digits: int) -> list[float]:
+    return [float(f"{value:.{digits}g}") for value in values]
 
 
 def _figure(name: str, title: str, example: str, numbers: str = "") -> Widget:
