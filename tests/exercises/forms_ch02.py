@@ -64,9 +64,9 @@ class _Var:
         self.parents, self.rule = parents, rule or (lambda g: ())
 
 
-def _tanh(a, share):
+def _tanh(a, share, parent=None, pack=lambda share: (share,)):
     out = a.data.tanh()
-    return _Var(out, (a,), lambda g: (share(g, a.data, out),))
+    return _Var(out, (parent or a,), lambda g: pack(share(g, a.data, out)))
 
 
 def _flat(last, twice=False, parents_last=False, whole=True):
@@ -81,6 +81,20 @@ def _flat(last, twice=False, parents_last=False, whole=True):
             stack += [(parent, False) for parent in node.parents]
     order = order[::-1] if parents_last else order
     return order if whole else order[:-1]
+
+
+def _never_seen(last):
+    """栈写对了，忘了记见过谁：翻倍 40 次的账本要走 2⁴⁰ 步。"""
+    order, placed, stack = [], set(), [(last, False)]
+    while stack:
+        node, ready = stack.pop()
+        if not ready:
+            stack.append((node, True))
+            stack += [(parent, False) for parent in node.parents]
+        elif node not in placed:
+            placed.add(node)
+            order.append(node)
+    return order
 
 
 def _recursive_to_the_limit(last):
@@ -126,6 +140,13 @@ def _by_formula(x, Y, w1, b1, w2, b2, mean=True, sign=1, bent=True, edge=0.0, co
     return [x.T @ du, du.sum(0), h.T @ dz, dz.sum(0)]
 
 
+def _budget_without_ties(x, m):
+    d = (x[:, None] - m).square().sum(-1)
+    apart = (m[d.argmin(1)][:, None] - m).abs().sum(-1)
+    eps = (d - d.amin(1, keepdim=True)) / (2 * apart)
+    return eps.masked_fill(~(eps > 0), float("inf")).amin(1)
+
+
 def _budget(x, m, skip=True, factor=2, second=False, squared=True):
     d = (x[:, None] - m).square().sum(-1)
     gap = d - d.amin(1, keepdim=True)
@@ -151,6 +172,20 @@ def _mean_loss(batches, f, weigh=True, keep=False):
         total += loss.item() * n
         count += n
     return total / count
+
+
+def _loss_by_backward(batches, f):
+    """多走了一遍账：f 里的参数身上留下了斜率。"""
+    total = count = 0
+    for x, y in batches:
+        loss = f(x, y)
+        loss.backward()
+        total, count = total + loss.item() * len(x), count + len(x)
+    return total / count
+
+
+def _one_big_batch(batches, f):
+    return f(*(torch.cat(parts) for parts in zip(*batches, strict=True))).item()
 
 
 def _sqrt_twice(x, low=1.0):

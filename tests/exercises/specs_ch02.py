@@ -50,7 +50,12 @@ SPECS = {
     "ledger": Spec(),
     "fgsm": Spec(accept=(lambda *args: _attack(*args),)),
     "grad_shapes": Spec(),
-    "tanh": Spec(accept=(lambda a: _tanh(a, lambda g, u, out: g / u.cosh() ** 2),)),
+    "tanh": Spec(
+        accept=(
+            lambda a: _tanh(a, lambda g, u, out: g / u.cosh() ** 2),
+            lambda a: _tanh(a, lambda g, u, out: g * (1 - out**2), pack=lambda share: [share]),
+        )
+    ),
     "in_order_flat": Spec(accept=(lambda last: tuple(_flat(last)),)),
     "audit": Spec(accept=(_audit,)),
     "network_grads": Spec(accept=(_by_formula, lambda *args: tuple(_by_formula(*args)))),

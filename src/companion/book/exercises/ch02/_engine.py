@@ -1,9 +1,10 @@
 """☆ 动手、最少动多少两节的检查器。"""
 
+import math
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -38,13 +39,26 @@ def _shapes(answer: Any) -> Shapes | None:
     return shapes if len(shapes) == 3 else None
 
 
+class _AskedTooOften(Exception):
+    """问父亲的次数远超结果的个数：同一个结果去了一次又一次。"""
+
+
 class _Node:
-    """和读者的 `Var` 一样有 data、grad、parents、rule，不多不少。"""
+    """和读者的 `Var` 一样用：有 data、grad、parents、rule；还数着 parents 被读了几次。"""
+
+    reads_left: ClassVar[float] = math.inf
 
     def __init__(self, data: Tensor, parents: tuple["_Node", ...] = ()) -> None:
         self.data, self.grad = data, None
-        self.parents = parents
+        self._parents = parents
         self.rule: Callable[[Tensor], tuple[Tensor, ...]] = lambda g: ()
+
+    @property
+    def parents(self) -> tuple["_Node", ...]:
+        _Node.reads_left -= 1
+        if _Node.reads_left < 0:
+            raise _AskedTooOften
+        return self._parents
 
     def __deepcopy__(self, memo: object) -> "_Node":
         return self  # 两万层的一串，逐层抄会撞上递归的上限
@@ -52,20 +66,22 @@ class _Node:
 
 def tanh(answer: Answer) -> str | None:
     generator = torch.Generator().manual_seed(0)
-    for shape in ((), (3,), (2, 5)):
-        u = torch.randn(shape, generator=generator) * 2
-        g = torch.randn(shape, generator=generator)
+    for shape, dtype in (((), torch.float32), ((3,), torch.float64), ((2, 5), torch.float32)):
+        u = torch.randn(shape, generator=generator, dtype=dtype) * 2
+        g = torch.randn(shape, generator=generator, dtype=dtype)
         node = _Node(u)
         result = answer(node)
         if wrong := _not_a_var(result, node):
             return wrong
-        require_tensor(result.data, shape, torch.float32)
+        require_tensor(result.data, shape, dtype)
         if not torch.allclose(result.data, u.tanh(), atol=1e-6):
             return "值不对：应是 a.data.tanh()。"
         shares = result.rule(g)
-        if not isinstance(shares, tuple) or len(shares) != 1:
+        if not isinstance(shares, tuple | list) or len(shares) != 1:
             return "规则要返回一个元组，一个父亲一项，别忘了末尾的逗号。"
-        require_tensor(shares[0], shape, torch.float32)
+        if isinstance(shares[0], Tensor) and shares[0].dtype != dtype:
+            return f"收到 {dtype} 的斜率，交出去成了 {shares[0].dtype}：规则里别换 dtype。"
+        require_tensor(shares[0], shape)
         if not torch.allclose(shares[0], g * (1 - u.tanh() ** 2), atol=1e-5):
             return _wrong_share(shares[0], u, g)
     return None
@@ -97,18 +113,29 @@ def _wrong_share(share: Tensor, u: Tensor, g: Tensor) -> str:
 def in_order_flat(answer: Answer) -> str | None:
     limit = sys.getrecursionlimit()
     for name, last in _graphs():
-        error = error_from(answer, last)
+        error = _error_within(40 * len(_reachable(last)) + 1000, answer, last)
         if sys.getrecursionlimit() != limit:
             sys.setrecursionlimit(limit)
             return "把递归的上限调高了，账本再深一点还是会撞上：不要递归，自己管一个列表当栈。"
         if isinstance(error, RecursionError):
             return f"{name}：撞上了 Python 的递归上限。自己管一个列表当栈，不要递归。"
+        if isinstance(error, _AskedTooOften):
+            return f"{name}：同一个结果去了不止一次，路一分岔就走不完：记下见过谁，不再去。"
         order = answer(last)
         if not isinstance(order, list | tuple):
             return f"要返回一个列表，你返回的是 {type(order).__name__}。"
         if wrong := _wrong_order(list(order), last):
             return f"{name}：{wrong}"
     return None
+
+
+def _error_within(reads: int, answer: Answer, last: _Node) -> BaseException | None:
+    """读者的函数抛出的异常；`parents` 最多许它读这么多次，再读就抛 `_AskedTooOften`。"""
+    _Node.reads_left = reads
+    try:
+        return error_from(answer, last)
+    finally:
+        _Node.reads_left = math.inf
 
 
 def _graphs() -> list[tuple[str, _Node]]:
@@ -303,7 +330,7 @@ def smallest_budget(answer: Answer) -> str | None:
         (torch.rand(n, 64, generator=generator) * 16, torch.rand(k, 64, generator=generator) * 16)
         for n, k in ((5, 10), (3, 2), (1, 4))
     ]
-    for x, m in [*cases, _second_is_not_easiest()]:
+    for x, m in [*cases, _second_is_not_easiest(), _on_the_border()]:
         distance = (x[:, None] - m).square().sum(-1)
         nearest = distance.argmin(1)
         apart = (m[nearest][:, None] - m).abs().sum(-1)
@@ -324,11 +351,19 @@ def _second_is_not_easiest() -> tuple[Tensor, Tensor]:
     return m[:1] + 0.1, m
 
 
+def _on_the_border() -> tuple[Tensor, Tensor]:
+    """第 0 张离两个模板一样近，一点不动就在界线上；第 1 张不是。"""
+    m = torch.stack([torch.full((64,), value) for value in (4.0, 8.0, 15.0)])
+    return torch.stack([torch.full((64,), 6.0), m[1] + 1]), m
+
+
 def _wrong_budget(got: Tensor, truth: Tensor, distance: Tensor, apart: Tensor) -> str:
     if torch.equal(got, torch.zeros_like(got)):
         return "全是 0：自己和自己的那一格混进来了，先填成 inf，再取最小。"
     if torch.allclose(got, 2 * truth, rtol=1e-4):
         return "正好大了一倍：分母里还有个 2。"
+    if (truth == 0).any() and not (got[truth == 0] == 0).all():
+        return "有一张图离两个模板一样近，答案该是 0：只盖住自己那一格，不是盖住所有的 0。"
     second = distance.topk(2, largest=False)
     near = apart.gather(1, second.indices[:, 1:])[:, 0]
     if torch.allclose(got, (second.values[:, 1] - second.values[:, 0]) / (2 * near), rtol=1e-4):

@@ -27,14 +27,16 @@ class _Page:
 
 
 class _Loss:
-    """一批的平均损失；每次被叫，数一数前面还有几批的账本活着。"""
+    """一批的平均损失；每次被叫，记下这批几张，数一数前面还有几批的账本活着。"""
 
     def __init__(self, weight: Tensor) -> None:
         self.weight = weight
+        self.largest = 0
         self.books: list[weakref.WeakSet[_Page]] = []
         self.crowded = 0
 
     def __call__(self, x: Tensor, y: Tensor) -> Tensor:
+        self.largest = max(self.largest, len(x))
         if self._alive() > 1:
             gc.collect()  # 环上的也算放掉了；收一次要零点几秒，先看要不要
         self.crowded = max(self.crowded, self._alive())
@@ -64,12 +66,17 @@ def mean_loss(answer: Answer) -> str | None:
         loss = _Loss(weight)
         got = answer(batches, loss)
         require_number(got, float)
+        left, weight.grad = weight.grad, None
         means = [_Loss(weight)(x, y).item() for x, y in batches]
         total = sum(m * n for m, n in zip(means, sizes, strict=True))
         if not close(got, total / sum(sizes)):
             if close(got, sum(means) / len(means)):
                 return "各批一样重了：短的那批多占了分量，乘上张数再除以总张数。"
             return f"{sizes} 张的几批，应是 {total / sum(sizes):.5g}，你得到 {got:.5g}。"
+        if left is not None:
+            return "平均对了，可是 f 里的参数身上留下了 .grad：要的只是损失的数，不必 backward。"
+        if loss.largest > max(sizes):
+            return "平均对了，可是把几批拼成了一批，账本有全部那么厚：一批一批地叫 f。"
         if loss.crowded > 1:
             return "平均对了，可是前面几批的账本还活着：每批立刻 .item()，别攒张量。"
     return None
@@ -95,20 +102,22 @@ def kept_bytes(answer: Any) -> str | None:
 
 
 def safe_sqrt(answer: Answer) -> str | None:
-    for values in ([0.0, 4.0, -1.0, 0.25], [[9.0, -0.0], [1e-6, -7.0]], 2.0, 0.0):
-        x = torch.tensor(values, requires_grad=True)
+    kinds = (torch.float32, torch.float64, torch.float32, torch.float32)
+    cases = ([0.0, 4.0, -1.0, 0.25], [[9.0, -0.0], [1e-6, -7.0]], 2.0, [0.0, 1e-20])
+    for values, dtype in zip(cases, kinds, strict=True):
+        x = torch.tensor(values, dtype=dtype, requires_grad=True)
         got = answer(x)
-        require_tensor(got, tuple(x.shape), torch.float32)
+        require_tensor(got, tuple(x.shape), dtype)
         positive = x.detach() > 0
         root = x.detach().clamp(min=0).sqrt()
-        if not torch.allclose(got, root):
+        if not torch.allclose(got, root, atol=0):
             return f"{values} 的值应是 {root.tolist()}，你得到 {got.tolist()}。"
         if not got.requires_grad:
             return "值对了，可是断开了账本，没有斜率。"
         (slope,) = torch.autograd.grad(got.sum(), x)
         if slope.isnan().any():
             return "值对了，斜率里有 nan：where 挡住的是值，没有挡住账。先挡输入。"
-        truth = torch.where(positive, 0.5 / root.where(positive, torch.ones(())), 0.0)
+        truth = torch.where(positive, 0.5 / root.where(positive, torch.ones_like(root)), 0.0)
         if not torch.allclose(slope, truth, rtol=1e-4):
             return _wrong_root(slope, positive)
     return None
@@ -200,8 +209,8 @@ def per_sample_norms(answer: Answer) -> str | None:
         each = []
         for one, answer_of_one in zip(x, y, strict=True):
             leaf = w.clone().requires_grad_()
-            each.append(torch.autograd.grad(_linear_loss(leaf, one, answer_of_one), leaf)[0])
-        got = answer(_linear_loss, w, x, y)
+            each.append(torch.autograd.grad(_bent_loss(leaf, one, answer_of_one), leaf)[0])
+        got = answer(_bent_loss, w, x, y)
         require_tensor(got, (n,), torch.float32)
         if got.requires_grad:
             return "结果还连着账本：它应是普通的数。"
@@ -211,8 +220,9 @@ def per_sample_norms(answer: Answer) -> str | None:
     return None
 
 
-def _linear_loss(w: Tensor, one: Tensor, answer: Tensor) -> Tensor:
-    return F.cross_entropy((one @ w)[None], answer[None])
+def _bent_loss(w: Tensor, one: Tensor, answer: Tensor) -> Tensor:
+    """梯度的秩不是 1：秩是 1 的，矩阵的几种范数都一样大，分不出用的是哪一种。"""
+    return F.cross_entropy((one @ w.sin())[None], answer[None])
 
 
 def _wrong_norms(got: Tensor, each: Tensor) -> str:
@@ -227,4 +237,7 @@ def _wrong_norms(got: Tensor, each: Tensor) -> str:
         return "第一个对，后面的累加了前面的：每张算完都要清掉斜率。"
     if torch.allclose(got, each.flatten(1).abs().sum(1), rtol=1e-4):
         return "这是 1-范数；要 2-范数。"
+    for kind, name in ((2, "谱范数"), ("nuc", "核范数")):
+        if torch.allclose(got, torch.linalg.matrix_norm(each, kind), rtol=1e-4):
+            return f"这是矩阵的{name}；要的是全部格子平方和开方，先 flatten() 再取。"
     return "不对：第 i 个是第 i 张图的梯度，全部格子平方和开方。"
