@@ -182,7 +182,7 @@ def _twice():
 def _of_scores():
     z = torch.tensor([0.2, 0.5, 0.3]).log().requires_grad_()
     F.cross_entropy(z[None], torch.tensor([0])).backward()
-    return "、".join(f"{g:.1f}" for g in z.grad)
+    return "`" + ", ".join(f"{g:.1f}" for g in z.grad) + "`"
 
 
 def _two_paths():
@@ -199,7 +199,7 @@ def _best_move():
     rise = moves @ g
     best = moves[rise > rise.max() - 1e-6]
     best = best[best.abs().sum(1).argmin()]
-    return "、".join(str(round(v)) for v in best.tolist())
+    return "`" + ", ".join(str(round(v)) for v in best.tolist()) + "`"
 
 
 def _branch():
