@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import pytest
+import yaml
 
 from tools.nb_format import canonical_text
 from tools.nb_lint import lint
-from tools.notebooks import chapter_paths, read_notebook
+from tools.notebooks import ROOT, chapter_paths, read_notebook
 
 CHAPTERS = {path.stem: path for path in chapter_paths()}
 
@@ -20,3 +21,16 @@ def test_the_file_is_canonical(path):
 @pytest.mark.parametrize("path", CHAPTERS.values(), ids=CHAPTERS)
 def test_the_chapter_keeps_the_rules(path):
     assert [f"{finding.cell_id}: {finding.message}" for finding in lint(path)] == []
+
+
+def test_each_numbered_chapter_stands_in_the_contents_under_its_own_number():
+    """标题漏了或挂错了一章，左侧目录就对不上。"""
+    contents = yaml.safe_load((ROOT / "_toc.yml").read_text(encoding="utf-8"))
+    entries = [entry for part in contents["parts"] for entry in part["chapters"]]
+    numbered = [e for e in entries if e["file"].removeprefix("chapters/")[:2].isdigit()]
+    wrong = [
+        entry["file"]
+        for entry in numbered
+        if entry.get("title", "").split("\u3000")[0] != str(int(entry["file"].split("/")[1][:2]))
+    ]
+    assert wrong == [] and len(numbered) >= 5
