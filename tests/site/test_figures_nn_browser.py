@@ -228,6 +228,10 @@ def test_the_microscope_shows_the_sizes_that_torch_computes(show, moves):
     last, first = seen_by_torch(state)
     assert float(state["size"]) == pytest.approx(last, rel=1e-6)
     assert float(state["push"]) == pytest.approx(first, rel=1e-6)
+    strokes = node.locator("polyline").evaluate_all(
+        "all => all.map(e => getComputedStyle(e).stroke)"
+    )
+    assert len(set(strokes)) == 2 and "none" not in strokes
     told = [float(text) for text in node.locator("dd").all_inner_texts()]
     assert told == pytest.approx([last, first], rel=0.5)
     assert node.get_by_role("status").inner_text()

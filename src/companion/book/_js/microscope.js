@@ -95,7 +95,7 @@
       const level = Math.min(LIMIT, Math.max(-LIMIT, Math.log10(v || 1e-300)));
       return 10 + (HEIGHT - 40) * (LIMIT - level) / (2 * LIMIT);
     };
-    const line = (key) => `<polyline class="cw-${key}" points="${found.map((one, k) => `${x(k)},${y(one[key])}`).join(" ")}"/>`;
+    const line = (key) => `<polyline class="cw-${key === "size" ? "forward" : "backward"}" points="${found.map((one, k) => `${x(k)},${y(one[key])}`).join(" ")}"/>`;
     const rules = [[1e12, "1e12"], [1e6, "1e6"], [1, "1"], [1e-6, "1e-6"], [1e-12, "1e-12"]].map(([v, text]) =>
       `<text x="${LEFT - 6}" y="${y(v) + 4}" text-anchor="end">${text}</text>` +
       `<line class="cw-rule" x1="${LEFT}" x2="${WIDTH - 12}" y1="${y(v)}" y2="${y(v)}"/>`);
