@@ -110,7 +110,8 @@ WRONG = {
 NAMED = [
     ("bce_with_logits", _held, "截", "装不下"),
     ("bce_with_logits", lambda z, y: _held(z, y, 200.0), "截", "装不下"),
-    ("bce_with_logits", lambda z, y: _held(z, y, 4.0), "截", "值不对"),
+    ("bce_with_logits", lambda z, y: _held(z, y, 4.0), "截在了 ±4", "值不对"),
+    ("bce_with_logits", lambda z, y: _bce(z.clamp(min=-50), y), "截住", "±500"),
     ("bce_with_logits", F.multilabel_soft_margin_loss, "现成的", "不对"),
 ]
 

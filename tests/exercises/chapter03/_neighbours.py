@@ -112,6 +112,7 @@ NAMED = [
     ("dropout", torch.native_dropout, "现成的", "dtype"),
     ("dropout", F.alpha_dropout, "现成的", "RuntimeError"),
     ("rms_norm", lambda x, weight, eps: _rms(x, weight, 1e-5), "eps 写死了", "没有用"),
+    ("rms_norm", lambda x, weight, eps: _rms(x, weight, eps * eps), "平方", "写死"),
     ("rms_norm", lambda x, weight, eps: _rms(x, weight, 1e-6), "eps 写死了", "没有用"),
     ("rms_norm", lambda x, weight, eps: _rms(x, 1 + weight, eps), "1 + weight", "对着公式"),
 ]

@@ -164,6 +164,17 @@ def _back_into_new(model, old, new):
     return count
 
 
+def _into_itself(model, old, new, made=None):
+    """换上去的里面又找，装进了它自己。"""
+    made = {} if made is None else made
+    for name, part in list(model._modules.items()):
+        if isinstance(part, old):
+            made[part] = made[part] if part in made else new(part)
+            model._modules[name] = made[part]
+        _into_itself(model._modules[name], old, new, made)
+    return len(made)
+
+
 def _exact_type(model, old, new):
     made = {}
     for path, part in list(model.named_modules(remove_duplicate=False)):
@@ -212,7 +223,7 @@ NAMED = [
 
 SPECS = {
     "freeze_except": Spec(accept=(_freeze, _by_dots)),
-    "replace": Spec(accept=(_replaced,), refuse=(_back_into_new,)),
+    "replace": Spec(accept=(_replaced,), refuse=(_back_into_new, _into_itself)),
 }
 
 ANSWERS = {}

@@ -233,6 +233,13 @@ def _by_exp(q, k, v, may=None):
     return e @ v / e.sum(-1, keepdim=True)
 
 
+def _by_logarithm(q, k, v, may=None):
+    scores = q @ k.mT / q.shape[-1] ** 0.5
+    if may is not None:
+        scores = scores.masked_fill(~may, -torch.inf)
+    return (scores - scores.logsumexp(-1, keepdim=True)).exp() @ v
+
+
 def _by_hand_gru(x, h, W, U, b, b2):
     size = h.shape[1]
     a, u = F.linear(x, W, b), F.linear(h, U, b2)
@@ -262,7 +269,9 @@ SPECS = {
         refuse=((18944, 0.001, 1.39), (18944, 0.00195, 1.39), (18944.1, 2**-10, 1.39)),
     ),
     "attention": Spec(
-        section=("attend",), accept=(_float_mask, _by_exp), refuse=(_shifted(-1e4), _shifted(-1e5))
+        section=("attend",),
+        accept=(_float_mask, _by_exp, _by_logarithm),
+        refuse=(_shifted(-1e4), _shifted(-1e5)),
     ),
     "causal_mask": Spec(accept=(_causal_loop,)),
     "split_heads": Spec(accept=(_heads, _moved_heads)),

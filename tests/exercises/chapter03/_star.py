@@ -101,6 +101,10 @@ def _opens(state, prefix="module."):
     return bare
 
 
+def _widened(state, prefix="module."):
+    return {name: tensor.double() for name, tensor in _renamed(state, prefix).items()}
+
+
 def _by_slices(state, prefix="module."):
     keys = [n[len(prefix) :] if n.startswith(prefix) else n for n in state]
     if len(set(keys)) != len(keys):
@@ -138,6 +142,7 @@ WRONG = {
         _pops_then_raises,
         _adds,
         _opens,
+        lambda state, prefix="module.": {n: t.tolist() for n, t in _renamed(state, prefix).items()},
     ],
 }
 
@@ -150,7 +155,9 @@ NAMED = [
 SPECS = {
     "names": Spec(accept=(tuple([*BODY, "head.weight"]),)),
     "conv_paper": Spec(accept=([15, 608],)),
-    "strip_prefix": Spec(accept=(_by_slices,), refuse=(_by_the_alphabet, _swallows_itself)),
+    "strip_prefix": Spec(
+        accept=(_by_slices,), refuse=(_by_the_alphabet, _swallows_itself, _widened)
+    ),
 }
 
 

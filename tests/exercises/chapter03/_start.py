@@ -182,6 +182,29 @@ class _Smooth(_Block):
         return h + self.back(F.gelu(self.widen(self.norm(h))))
 
 
+class _BentByMask(_Block):
+    def forward(self, h):
+        f = self.widen(self.norm(h))
+        return h + self.back(f * (f > 0))
+
+
+class _Leaky(_Block):
+    def forward(self, h):
+        f = self.widen(self.norm(h))
+        return h + self.back(torch.where(f > 0, f, 0.1 * f))
+
+
+class _Distances(_Block):
+    def forward(self, h):
+        return h + self.back(self.widen(self.norm(h)).abs())
+
+
+class _BentFirst(_Block):
+    def forward(self, h):
+        f = self.norm(h)
+        return h + self.back(self.widen(f * (f > 0)).relu())
+
+
 class _Batched(_Block):
     def __init__(self, width, hidden):
         super().__init__(width, hidden)
@@ -267,7 +290,10 @@ SPECS = {
             lambda model: _rescaled(model, lambda w: w[torch.randperm(len(w))]),
         ),
     ),
-    "residual_block": Spec(accept=(_Block, _Scaled, _ByHand, _BentByWhere), refuse=(_AddsInto,)),
+    "residual_block": Spec(
+        accept=(_Block, _Scaled, _ByHand, _BentByWhere, _BentByMask),
+        refuse=(_AddsInto, _Leaky, _Distances, _BentFirst),
+    ),
 }
 
 ANSWERS = {}

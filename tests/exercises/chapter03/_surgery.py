@@ -111,6 +111,15 @@ def _into_the_norm(conv, norm):
     return made
 
 
+def _hooked(conv, norm):
+    """权重没有动，归一化藏在钩子里。"""
+    made, after = copy.deepcopy(conv), copy.deepcopy(norm)
+    if made.bias is None:
+        made.bias = nn.Parameter(torch.zeros_like(norm.bias))
+    made.register_forward_hook(lambda layer, given, out: after(out))
+    return made
+
+
 # —— widen ——
 
 
@@ -150,6 +159,7 @@ WRONG = {
         _loses_padding_mode,
         _plain_bias,
         _in_single,
+        _hooked,
         lambda conv, norm: _fold(conv, norm).float(),
     ],
     "widen": [

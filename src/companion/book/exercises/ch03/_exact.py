@@ -15,20 +15,15 @@ CUT = "不要 .detach()、.item()、.data，不要关记账"
 
 
 class Asked(Watch):
-    """和 `Watch` 一样，还记着半路出错的那一个函数，和每个函数结果的形状。"""
+    """和 `Watch` 一样，还记着半路出错的那一个函数。"""
 
     def __init__(self) -> None:
         super().__init__()
         self.asked: list[str] = []
-        self.gave: list[tuple[str, tuple[int, ...]]] = []
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        name = getattr(func, "__name__", "")
-        self.asked.append(name)
-        result = super().__torch_function__(func, types, args, kwargs)
-        if isinstance(result, Tensor):
-            self.gave.append((name, tuple(result.shape)))
-        return result
+        self.asked.append(getattr(func, "__name__", ""))
+        return super().__torch_function__(func, types, args, kwargs)
 
     def used(self, *words: str) -> bool:
         """用过名字里有这些词的函数吗。"""

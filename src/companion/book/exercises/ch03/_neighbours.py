@@ -237,6 +237,8 @@ def _why_not_rms(got: Tensor, x: Tensor, weight: Tensor, eps: float) -> str:
         ),
         "根号里是平方的和，应是平方的平均。": x / (total + eps).sqrt() * weight,
         "没有用 eps：它在根号里面。": x / mean.sqrt() * weight,
+        "eps 不用平方，原样加。": x / (mean + eps * eps).sqrt() * weight,
+        "eps 是加上去的，不是下限。": x / mean.clamp(min=eps).sqrt() * weight,
         "eps 放到了根号外面，应在根号里面。": x / (mean.sqrt() + eps) * weight,
         "weight 多加了 1：乘的是 weight，不是 1 + weight。": x / (mean + eps).sqrt() * (1 + weight),
         "没有开方。": x / (mean + eps) * weight,

@@ -161,14 +161,17 @@ def _wrong_replace(
     before = dict(model.named_modules(remove_duplicate=False))
     modes = {part: part.training for part in before.values()}
     gone = list(dict.fromkeys(p for p in before.values() if isinstance(p, old)))
-    count = answer(model, old, counted)
+    try:
+        count = answer(model, old, counted)
+        after = dict(model.named_modules(remove_duplicate=False))
+    except RecursionError:
+        return "换上去的层里，又装着它自己，绕成了一圈：换上去的里面别再找。"
     require_number(count, int)
     strange = [part for part, _ in made if part not in gone]
     if strange and not any(strange[0] in set(new.modules()) for _, new in made):
         return "new 收到的层不在传进来的 model 里：改的是副本，要就地改。"
     if strange:
         return "new 收到的不是旧的那一层：换上去的里面别再找。"
-    after = dict(model.named_modules(remove_duplicate=False))
     if wrong := _wrong_places(before, old, after, made, gone):
         return wrong
     if any(part.training != mode for part, mode in modes.items()):

@@ -178,16 +178,14 @@ def _far_looks() -> Iterator[tuple[Tensor, Tensor, Tensor, Tensor | None]]:
     """得分有几百，还有几百万；d 是 4，√d 正好是 2，谁先除都不差舍入。"""
     v = torch.tensor([[1.0, 2.0, 3.0], [-4.0, 5.0, 0.5], [7.0, -8.0, 9.0]])
     k = torch.eye(4)[:3]
-    for top in (400.0, 2e6):  # 除以 2 就是 ±200
-        q = torch.tensor([[1.0, 0.5, -1, 0], [-1, -1.5, -2, 0], [0.5, 0.5, -1, 0]]) * top
+    near = torch.tensor([[400.0, 398, -400, 0], [-400, -398, -399, 0], [396, 400, 398, 0]])
+    wide = torch.tensor([[1.0, 0.5, -1, 0], [-1, -1.5, -2, 0], [0.5, 0.25, -1, 0]])
+    low = torch.tensor([[True, True, False], [False, True, True], [True, False, True]])
+    high = torch.tensor([[False, True, True], [True, True, False], [True, True, True]])
+    for q in (near, 400 * wide, 2e6 * wide):  # 除以 2 就是 ±200
         yield q, k, v, None
-        yield q.flip(0), k, v, torch.tensor([[False, True, True], [True, True, False], [True] * 3])
-        yield (
-            -q,
-            k,
-            v,
-            torch.tensor([[True, True, False], [False, True, True], [True, False, True]]),
-        )
+        yield q.flip(0), k, v, high
+        yield -q, k, v, low
 
 
 REST = "不许看的，权重要恰好是 0，−1e4 这样的数不够：换成负无穷。其余的加起来是 1。"

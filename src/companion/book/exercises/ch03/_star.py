@@ -132,10 +132,11 @@ def _why_not_stripped(
         return f"{given}：名字成了 {list(got)}。只去掉开头的一截，只去一次，别的名字原样。"
     if list(got) != list(truth):
         return "名字的次序变了：照原来的先后。"
-    if any(
-        got[name] is not truth[name] and not torch.equal(got[name], truth[name]) for name in truth
-    ):
-        return "张量对不上名字了：名字改，张量跟着走。"
+    for name, tensor in truth.items():
+        if not isinstance(got[name], Tensor):
+            return f"{name!r} 名下应是原来的张量，你给的是 {type(got[name]).__name__}。"
+        if got[name].dtype != tensor.dtype or not torch.equal(got[name], tensor):
+            return "张量对不上名字了：名字改，张量跟着走，一点不改。"
     return None
 
 

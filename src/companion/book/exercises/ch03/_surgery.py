@@ -45,6 +45,9 @@ def fold(answer: Answer) -> str | None:
         require_tensor(got, tuple(truth.shape), truth.dtype)
         if not torch.allclose(got, truth, atol=1e-4, rtol=1e-4):
             return _wrong_fold(folded, conv, norm)
+        bare = conv._conv_forward(x, folded.weight, folded.bias)
+        if not torch.allclose(bare, truth, atol=1e-4, rtol=1e-4):
+            return f"单看新的 weight 和 bias，算出来不对：{_wrong_fold(folded, conv, norm)}"
         if truth.dtype == torch.float64 and not torch.allclose(got, truth, atol=1e-11, rtol=1e-11):
             return "conv 是 float64 时只准到第七位：半路转成过 float32，dtype 跟着 conv 走。"
     return None
