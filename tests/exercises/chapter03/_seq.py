@@ -210,6 +210,7 @@ WRONG = {
 }
 
 NAMED = [
+    ("last_valid", lambda out, lengths: out.numpy(), "别转成 NumPy", "Can't call"),
     ("gru_step", torch._VF.gru_cell, "现成的", "不对"),
     ("gru_step", _cell, "现成的", "不对"),
     ("attention", _no_max, "装不下", "0 除以 0"),

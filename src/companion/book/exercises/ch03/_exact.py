@@ -48,7 +48,7 @@ def require_exact(
     """float64 的输入：dtype 不变，位数不在半路丢掉；`leaves`（排在最前）上的斜率也对。"""
     own, true = _doubled(leaves), _doubled(leaves)
     given = [_double(value) for value in rest]
-    outs = _parts(_called(answer, [*own.values(), *given]))
+    outs = _parts(called(answer, *own.values(), *given))
     right = _parts(truth(*true.values(), *given))
     for out, value in zip(outs, right, strict=True):
         require_tensor(out, tuple(value.shape))
@@ -75,7 +75,8 @@ def _parts(value: Any) -> list[Any]:
     return list(value) if isinstance(value, tuple | list) else [value]
 
 
-def _called(answer: Answer, given: list[Any]) -> Any:
+def called(answer: Answer, *given: Any) -> Any:
+    """输入要求斜率时叫读者的函数；为此走不通的，用中文说。"""
     try:
         return answer(*given)
     except Wrong as wrong:

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from companion.book.exercises._common import close, require_numbers, require_tensor
-from companion.book.exercises.ch03._exact import Asked, by_hand, require_exact
+from companion.book.exercises.ch03._exact import Asked, by_hand, called, require_exact
 
 Answer = Callable[..., Any]
 
@@ -88,7 +88,7 @@ def _why_not_huber(got: Tensor, r: Tensor, delta: float) -> str:
 def _huber_slopes(answer: Answer) -> str | None:
     for prediction, target, delta in _pairs():
         leaf = prediction.clone().requires_grad_()
-        got = answer(leaf, target, delta)
+        got = called(answer, leaf, target, delta)
         if not got.requires_grad:
             return "值对，可是和 prediction 断开了，求不了斜率：不要 .item()、.detach()。"
         (g,) = torch.autograd.grad(got, leaf)
@@ -176,7 +176,7 @@ def _why_not_bce(got: Tensor, z: Tensor, y: Tensor, truth: Tensor) -> str:
 def _bce_slopes(answer: Answer) -> str | None:
     for z, y in _logits():
         leaf = z.clone().requires_grad_()
-        got = answer(leaf, y)
+        got = called(answer, leaf, y)
         if not got.requires_grad:
             return "值对，可是和 z 断开了，求不了斜率：不要 .item()、.detach()。"
         (g,) = torch.autograd.grad(got, leaf)

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from companion.book.exercises._common import Wrong, may_be_nan, numbered, require_tensor
-from companion.book.exercises.ch03._exact import CUT, by_hand, require_exact
+from companion.book.exercises.ch03._exact import CUT, by_hand, called, require_exact
 
 Answer = Callable[..., Any]
 DIMS = {
@@ -103,7 +103,7 @@ def _kept_as_is(answer: Answer) -> str | None:
 
 def _called(answer: Answer, x: Tensor, p: float, training: bool) -> Tensor:
     with by_hand("用了现成的 dropout：自己抛硬币，自己放大。", "dropout"):
-        got = answer(x, p, training)
+        got = called(answer, x, p, training)
     require_tensor(got, tuple(x.shape), x.dtype)
     tensor: Tensor = got
     if tensor.isnan().any():

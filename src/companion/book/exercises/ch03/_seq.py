@@ -14,7 +14,7 @@ from companion.book.exercises._common import (
     require_numbers,
     require_tensor,
 )
-from companion.book.exercises.ch03._exact import by_hand, require_exact
+from companion.book.exercises.ch03._exact import by_hand, called, require_exact
 
 Answer = Callable[..., Any]
 
@@ -32,7 +32,7 @@ def last_valid(answer: Answer) -> str | None:
         n = torch.tensor(lengths)
         out = torch.randn(len(n), steps, width, generator=generator)
         out.requires_grad_(len(n) == 4)
-        got = answer(out, n)
+        got = called(answer, out, n)
         if isinstance(got, Tensor) and got.shape == (len(n), len(n), width) and len(n) > 1:
             return "out[:, lengths - 1] 是每条都把各个长度取一遍：第 0 维也给下标 0 到 B-1。"
         require_tensor(got, (len(n), width), torch.float32)
