@@ -36,6 +36,17 @@ def _rms(x, weight, eps, dims=-1, center=False, outside=False):
     return x / ((mean.sqrt() + eps) if outside else (mean + eps).sqrt()) * weight
 
 
+def _detached(x, p, training):
+    return _drop(x.detach(), p, training)
+
+
+def _rms_by(size):
+    def answer(x, weight, eps):
+        return x * weight / (size(x).square() / x.shape[-1] + eps).sqrt()
+
+    return answer
+
+
 WRONG = {
     "norm_dims": [
         ((1,), LAYER, INSTANCE, GROUP),
@@ -64,6 +75,10 @@ WRONG = {
             x.dtype
         ),
         F.dropout,
+        lambda x, p, training: _drop(x, p, training, quiet=lambda x, p: x.detach()),
+        lambda x, p, training: _drop(x.detach(), p, training) if training else x,
+        lambda x, p, training: torch.zeros_like(x) if p == 1 else _drop(x, p, training),
+        lambda x, p, training: _drop(x.float(), p, training).to(x.dtype),
     ],
     "rms_norm": [
         lambda x, weight, eps: _rms(x, torch.ones_like(weight), eps),
@@ -81,8 +96,26 @@ WRONG = {
         lambda x, weight, eps: _rms(x, weight, eps, dims=0),
         lambda x, weight, eps: _rms(x, weight, eps, center=True),
         lambda x, weight, eps: F.rms_norm(x, weight.shape, weight, eps),
+        lambda x, weight, eps: _rms(x, weight, 1e-5),
+        lambda x, weight, eps: _rms(x, 1 + weight, eps),
+        lambda x, weight, eps: _rms(x.float(), weight.float(), eps).to(x.dtype),
+        lambda x, weight, eps: (
+            x / (x.detach().square().mean(-1, keepdim=True) + eps).sqrt() * weight
+        ),
+        lambda x, weight, eps: _rms(x, weight.detach(), eps),
+        lambda x, weight, eps: _rms(x.detach(), weight, eps),
     ],
 }
+
+NAMED = [
+    ("dropout", F.dropout2d, "现成的", "RuntimeError"),
+    ("dropout", torch.native_dropout, "现成的", "dtype"),
+    ("dropout", F.alpha_dropout, "现成的", "RuntimeError"),
+    ("rms_norm", lambda x, weight, eps: _rms(x, weight, 1e-5), "eps 写死了", "没有用"),
+    ("rms_norm", lambda x, weight, eps: _rms(x, weight, eps * eps), "平方", "写死"),
+    ("rms_norm", lambda x, weight, eps: _rms(x, weight, 1e-6), "eps 写死了", "没有用"),
+    ("rms_norm", lambda x, weight, eps: _rms(x, 1 + weight, eps), "1 + weight", "对着公式"),
+]
 
 
 def _bernoulli(x, p, training):
@@ -113,7 +146,17 @@ SPECS = {
             ((0, -1, -2), (-3, -2, -1), (-2, -1), (-3, -2, -1)),
         ),
     ),
-    "dropout": Spec(random=True, accept=(_bernoulli, _masked, _by_numpy)),
+    "dropout": Spec(
+        random=True,
+        accept=(_bernoulli, _masked, _by_numpy),
+        refuse=(
+            lambda x, p, training: torch.native_dropout(x, p, training)[0],
+            _detached,
+            lambda x, p, training: nn.Dropout(p).train(training)(x),
+            lambda x, p, training: torch.feature_dropout(x, p, training),
+            torch.ops.aten.dropout.default,
+        ),
+    ),
     "rms_norm": Spec(
         accept=(
             lambda x, weight, eps: weight * x * torch.rsqrt(x.pow(2).mean(-1, True) + eps),
@@ -123,6 +166,12 @@ SPECS = {
             lambda x, weight, eps: torch.einsum(
                 "...d,d,...->...d", x, weight, ((x * x).mean(-1) + eps) ** -0.5
             ),
+            _rms_by(lambda x: torch.linalg.vector_norm(x, dim=-1, keepdim=True)),
+            _rms_by(lambda x: torch.linalg.norm(x, dim=-1, keepdim=True)),
+        ),
+        refuse=(
+            lambda x, weight, eps: nn.RMSNorm(len(weight), eps, False, dtype=x.dtype)(x) * weight,
+            lambda x, weight, eps: torch.ops.aten.rms_norm.default(x, [len(weight)], weight, eps),
         ),
     ),
 }

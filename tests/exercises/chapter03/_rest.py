@@ -1,5 +1,7 @@
 """☆ 其余的层一节：典型错误、约定、先猜的答案。"""
 
+import copy
+
 from torch import nn, zeros
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -99,6 +101,37 @@ def _by_train(model, x):
     return rows
 
 
+def _never_eval(model, x):
+    rows, hooks = [], []
+
+    def note(name):
+        return lambda layer, given, out: rows.append((name, tuple(out.shape)))
+
+    for name, part in model.named_modules():
+        if not list(part.children()):
+            hooks.append(part.register_forward_hook(note(name)))
+    try:
+        model(x)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return rows
+
+
+def _train_then_put_back(model, x):
+    """没有 eval，账本弄脏了再还原。"""
+    kept = copy.deepcopy(model.state_dict())
+    try:
+        return _never_eval(model, x)
+    finally:
+        model.load_state_dict(kept)
+
+
+def _walks_twice(model, x):
+    _trace(model, x)
+    return _trace(model, x)
+
+
 def _all_at_once(model, x):
     """对的：一个全局的钩子，模型上什么也不挂。"""
     names = {part: name for name, part in reversed(list(model.named_modules()))}
@@ -142,6 +175,10 @@ WRONG = {
         _no_finally,
         _modes_lost_on_error,
         _every_hook_gone,
+        _never_eval,
+        _train_then_put_back,
+        _walks_twice,
+        lambda model, x: [(name, list(shape)) for name, shape in _trace(model, x)],
     ],
 }
 

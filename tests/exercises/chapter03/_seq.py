@@ -83,6 +83,37 @@ def _strided_heads(t, h):
     return t.unflatten(-1, (-1, h)).permute(0, 3, 1, 2)
 
 
+def _in_single(f):
+    """里面全用 float32 算，出来再转回去。"""
+
+    def answer(t, *rest):
+        rest = [r.float() if torch.is_tensor(r) and r.is_floating_point() else r for r in rest]
+        return f(t.float(), *rest).to(t.dtype)
+
+    return answer
+
+
+def _no_max(q, k, v, may=None):
+    scores = q @ k.mT / q.shape[-1] ** 0.5
+    e = scores.exp() if may is None else scores.exp() * may
+    return e / e.sum(-1, keepdim=True) @ v
+
+
+def _cell(x, h, W, U, b, b2):
+    cell = nn.GRUCell(x.shape[1], h.shape[1], dtype=x.dtype)
+    return torch.func.functional_call(
+        cell, dict(weight_ih=W, weight_hh=U, bias_ih=b, bias_hh=b2), (x, h)
+    )
+
+
+def _shifted(shift):
+    def answer(q, k, v, may=None):
+        far = 0 if may is None else torch.zeros(may.shape, dtype=q.dtype).masked_fill(~may, shift)
+        return (q @ k.mT / q.shape[-1] ** 0.5 + far).softmax(-1) @ v
+
+    return answer
+
+
 WRONG = {
     "last_valid": [
         lambda out, lengths: out[:, -1],
@@ -94,6 +125,8 @@ WRONG = {
         lambda out, lengths: _picked(out, lengths).detach(),
         lambda out, lengths: _picked(out, lengths).tolist(),
         lambda out, lengths: out.sum(1),
+        lambda out, lengths: _picked(out.float(), lengths),
+        _in_single(_picked),
     ],
     "gru_step": [
         partial(_gru, blend=lambda n, z, h: z * n + (1 - z) * h),
@@ -107,6 +140,11 @@ WRONG = {
         lambda x, h, W, U, b, b2: _gru(x, h, W, U, b, 0 * b2),
         lambda x, h, W, U, b, b2: _gru(x, h, W, U, 0 * b, b2),
         lambda x, h, W, U, b, b2: (x @ W.T + b + h @ U.T + b2).chunk(3, 1)[2].tanh(),
+        torch.gru_cell,
+        _in_single(_gru),
+        lambda x, h, *rest: _gru(x, h.detach(), *rest),
+        lambda x, h, W, *rest: _gru(x, h, W.detach(), *rest),
+        lambda *given: _gru(*given).float(),
     ],
     "gates_paper": [
         (4736, 2**-10, 1.39),
@@ -136,6 +174,12 @@ WRONG = {
         partial(_look, after=True),
         partial(_look, fill=0.0),
         partial(_look, fill=-10.0),
+        partial(_look, fill=-1e4),
+        _no_max,
+        _in_single(_look),
+        lambda q, k, v, may=None: _look(q.detach(), k, v, may),
+        lambda q, k, v, may=None: _look(q, k, v.detach(), may),
+        _renormalised,
         lambda q, k, v, may=None: F.scaled_dot_product_attention(q, k, v, attn_mask=may),
         lambda q, k, v, may=None: q @ k.mT / q.shape[-1] ** 0.5 @ v,
     ],
@@ -160,13 +204,48 @@ WRONG = {
         lambda t, h: _heads(t[..., : t.shape[-1] // h * h], h),
         lambda t, h: t.unflatten(-1, (h, -1)).transpose(1, 2),
         lambda t, h: _heads(t, h).flip(2),
+        lambda t, h: _heads(t, h).detach(),
+        _in_single(_heads),
     ],
 }
+
+NAMED = [
+    ("last_valid", lambda out, lengths: out.numpy(), "别转成 NumPy", "Can't call"),
+    ("gru_step", torch._VF.gru_cell, "现成的", "不对"),
+    ("gru_step", _cell, "现成的", "不对"),
+    ("attention", _no_max, "装不下", "0 除以 0"),
+    ("attention", partial(_look, fill=-1e4), "负无穷", "没给 may"),
+    ("attention", _shifted(-1e4), "负无穷", "没给 may"),
+    ("attention", _renormalised, "softmax 之前", "0 除以 0"),
+    ("attention", lambda q, k, v, may=None: _look(q.detach(), k, v, may), "q", "不对"),
+]
 
 
 def _float_mask(q, k, v, may=None):
     shift = 0 if may is None else torch.zeros(may.shape, dtype=q.dtype).masked_fill(~may, -1e9)
     return (q @ k.mT / q.shape[-1] ** 0.5 + shift).softmax(-1) @ v
+
+
+def _by_exp(q, k, v, may=None):
+    scores = q @ k.mT / q.shape[-1] ** 0.5
+    if may is not None:
+        scores = scores.where(may, -torch.inf)
+    e = (scores - scores.amax(-1, keepdim=True)).exp()
+    return e @ v / e.sum(-1, keepdim=True)
+
+
+def _by_logarithm(q, k, v, may=None):
+    scores = q @ k.mT / q.shape[-1] ** 0.5
+    if may is not None:
+        scores = scores.masked_fill(~may, -torch.inf)
+    return (scores - scores.logsumexp(-1, keepdim=True)).exp() @ v
+
+
+def _by_hand_gru(x, h, W, U, b, b2):
+    size = h.shape[1]
+    a, u = F.linear(x, W, b), F.linear(h, U, b2)
+    r, z = (a + u)[:, : 2 * size].sigmoid().chunk(2, 1)
+    return torch.lerp((a[:, 2 * size :] + r * u[:, 2 * size :]).tanh(), h, z)
 
 
 def _moved_heads(t, h):
@@ -177,9 +256,24 @@ def _moved_heads(t, h):
 
 SPECS = {
     "last_valid": Spec(accept=(_gathered, _one_by_one)),
-    "gru_step": Spec(accept=(torch.gru_cell,)),
-    "gates_paper": Spec(accept=((18944, 1 / 1024, 1.39), [18944.0, 2**-10, 1.386])),
-    "attention": Spec(section=("attend",), accept=(_float_mask, _renormalised)),
+    "gru_step": Spec(
+        accept=(_gru, _by_hand_gru),
+        refuse=(_cell, torch._VF.gru_cell, torch.ops.aten.gru_cell.default),
+    ),
+    "gates_paper": Spec(
+        accept=(
+            (18944, 1 / 1024, 1.39),
+            [18944.0, 2**-10, 1.386],
+            (18944, 0.000977, 1.39),
+            (18944, 0.00098, 1.38),
+        ),
+        refuse=((18944, 0.001, 1.39), (18944, 0.00195, 1.39), (18944.1, 2**-10, 1.39)),
+    ),
+    "attention": Spec(
+        section=("attend",),
+        accept=(_float_mask, _by_exp, _by_logarithm),
+        refuse=(_shifted(-1e4), _shifted(-1e5)),
+    ),
     "causal_mask": Spec(accept=(_causal_loop,)),
     "split_heads": Spec(accept=(_heads, _moved_heads)),
 }

@@ -52,6 +52,59 @@ def _sorted(state, prefix="module."):
     return dict(sorted(_renamed(state, prefix).items()))
 
 
+def _by_the_alphabet(state, prefix="module."):
+    return _renamed(dict(sorted(state.items())), prefix)
+
+
+def _swallows_equals(state, prefix="module."):
+    bare = {}
+    for name, tensor in state.items():
+        name = name.removeprefix(prefix)
+        if name in bare and not torch.equal(bare[name], tensor):
+            raise ValueError("两个名字相撞")
+        bare[name] = tensor
+    return bare
+
+
+def _swallows_itself(state, prefix="module."):
+    bare = {}
+    for name, tensor in state.items():
+        name = name.removeprefix(prefix)
+        if bare.setdefault(name, tensor) is not tensor:
+            raise ValueError("两个名字相撞")
+    return bare
+
+
+def _pops_then_raises(state, prefix="module."):
+    """认出相撞之前，已经从 state 里拿走了。"""
+    bare, kept = {}, dict(state)
+    while state:
+        name = next(iter(state))
+        tensor = state.pop(name)
+        if name.removeprefix(prefix) in bare:
+            raise ValueError("两个名字相撞")
+        bare[name.removeprefix(prefix)] = tensor
+    state.update(kept)
+    return bare
+
+
+def _adds(state, prefix="module."):
+    bare = _renamed(state, prefix)
+    state["seen"] = torch.zeros(1)
+    return bare
+
+
+def _opens(state, prefix="module."):
+    bare = _renamed(state, prefix)
+    for tensor in state.values():
+        tensor.requires_grad_()
+    return bare
+
+
+def _widened(state, prefix="module."):
+    return {name: tensor.double() for name, tensor in _renamed(state, prefix).items()}
+
+
 def _by_slices(state, prefix="module."):
     keys = [n[len(prefix) :] if n.startswith(prefix) else n for n in state]
     if len(set(keys)) != len(keys):
@@ -70,6 +123,7 @@ WRONG = {
         ["body.weight", "head.weight"],
         BODY,
         [*BODY, "head.weight", "head.weight"],
+        [BODY, ["head.weight"]],
         "body.0.weight",
     ],
     "conv_paper": [(14, 608), (15, 600), (15, 208), (15, 76)],
@@ -84,13 +138,26 @@ WRONG = {
         lambda state, prefix="module.": _renamed(state, "module."),
         lambda state, prefix="module.": list(_renamed(state, prefix)),
         lambda state, prefix="module.": {n: t + 1 for n, t in _renamed(state, prefix).items()},
+        _swallows_equals,
+        _pops_then_raises,
+        _adds,
+        _opens,
+        lambda state, prefix="module.": {n: t.tolist() for n, t in _renamed(state, prefix).items()},
     ],
 }
+
+NAMED = [
+    ("names", [BODY, ["head.weight"]], "第 1 项是 list", "你给的是 list"),
+    ("strip_prefix", _in_place, "这个名字没了", "requires_grad"),
+    ("strip_prefix", _swallows_equals, "数相同", "requires_grad"),
+]
 
 SPECS = {
     "names": Spec(accept=(tuple([*BODY, "head.weight"]),)),
     "conv_paper": Spec(accept=([15, 608],)),
-    "strip_prefix": Spec(accept=(_by_slices,)),
+    "strip_prefix": Spec(
+        accept=(_by_slices,), refuse=(_by_the_alphabet, _swallows_itself, _widened)
+    ),
 }
 
 

@@ -1,4 +1,4 @@
-"""☆ 手术台、谁是谁两节：典型错误、约定、先猜的答案。"""
+"""☆ 手术台、谁是谁两节：并进卷积、重排的典型错误，约定，先猜的答案。"""
 
 import copy
 from functools import cache
@@ -75,12 +75,49 @@ def _own_conv(conv, norm):
         conv.padding,
         conv.dilation,
         conv.groups,
+        padding_mode=conv.padding_mode,
+        dtype=conv.weight.dtype,
     )
     return _fold(conv, norm, new=lambda _: made)
 
 
 def _by_torch(conv, norm):
     return nn.utils.fuse_conv_bn_eval(conv, norm)
+
+
+def _loses_padding_mode(conv, norm):
+    made = _fold(conv, norm)
+    made.padding_mode, made.stride = "zeros", conv.stride
+    return made
+
+
+def _plain_bias(conv, norm):
+    made = _fold(conv, norm)
+    bias = made.bias.detach()
+    del made.bias
+    made.bias = bias
+    return made
+
+
+def _in_single(conv, norm):
+    made = _fold(copy.deepcopy(conv).float(), copy.deepcopy(norm).float())
+    return made.to(conv.weight.dtype)
+
+
+def _into_the_norm(conv, norm):
+    made = _fold(conv, norm)
+    with torch.no_grad():
+        norm.running_mean.zero_()
+    return made
+
+
+def _hooked(conv, norm):
+    """权重没有动，归一化藏在钩子里。"""
+    made, after = copy.deepcopy(conv), copy.deepcopy(norm)
+    if made.bias is None:
+        made.bias = nn.Parameter(torch.zeros_like(norm.bias))
+    made.register_forward_hook(lambda layer, given, out: after(out))
+    return made
 
 
 # —— widen ——
@@ -101,154 +138,6 @@ def _with_loop(w1, b1, w2, pick):
     )
 
 
-# —— freeze_except ——
-
-
-def _count(model):
-    return sum(p.numel() for p in model.parameters() if p.requires_grad)
-
-
-def _by_name(model, part, inside, every=True):
-    model.get_submodule(part)
-    for name, p in model.named_parameters(remove_duplicate=not every):
-        p.requires_grad_(inside(name, part))
-    return _count(model)
-
-
-def _by_prefix(model, part):
-    return _by_name(model, part, lambda name, part: name.startswith(part))
-
-
-def _anywhere(model, part):
-    return _by_name(model, part, lambda name, part: part in name.split("."))
-
-
-def _only_freezes(model, part):
-    own = set(model.get_submodule(part).parameters())
-    for p in model.parameters():
-        if p not in own:
-            p.requires_grad_(False)
-    return _count(model)
-
-
-def _freeze(model, part, count=_count):
-    kept = model.get_submodule(part)
-    model.requires_grad_(False)
-    kept.requires_grad_(True)
-    return count(model)
-
-
-def _freezes_first(model, part):
-    model.requires_grad_(False)
-    model.get_submodule(part).requires_grad_(True)
-    return _count(model)
-
-
-def _freezes_and_evals(model, part):
-    model.eval()
-    return _freeze(model, part)
-
-
-def _by_dots(model, part):
-    """对的：按点比名字，共用的最后再打开。"""
-    model.get_submodule(part)
-    named = list(model.named_parameters(remove_duplicate=False))
-    for _, p in named:
-        p.requires_grad = False
-    for name, p in named:
-        if f"{name}.".startswith(f"{part}."):
-            p.requires_grad = True
-    return _count(model)
-
-
-# —— replace ——
-
-
-def _children(model, old, new):
-    """只看最外面一层。"""
-    made = 0
-    for name, part in list(model.named_children()):
-        if isinstance(part, old):
-            setattr(model, name, new(part))
-            made += 1
-    return made
-
-
-def _deep(model, old, new, made=None):
-    """递归，`named_children` 把共用的漏掉一处。"""
-    count = 0
-    for name, part in list(model.named_children()):
-        if isinstance(part, old):
-            setattr(model, name, new(part))
-            count += 1
-        else:
-            count += _deep(part, old, new)
-    return count
-
-
-def _each_place(model, old, new):
-    """每一处都换，共用的换成几个。"""
-    count = 0
-    for name, part in list(model._modules.items()):
-        if isinstance(part, old):
-            setattr(model, name, new(part))
-            count += 1
-        else:
-            count += _each_place(part, old, new)
-    return count
-
-
-def _loop_variable(model, old, new):
-    count = 0
-    for part in model.modules():
-        if isinstance(part, old):
-            part = new(part)
-            count += 1
-    return count
-
-
-def _replaced(model, old, new, made=None):
-    """对的：递归，记着换过的。"""
-    made = {} if made is None else made
-    for name, part in list(model._modules.items()):
-        if isinstance(part, old):
-            made[part] = made[part] if part in made else new(part)
-            model._modules[name] = made[part]
-        else:
-            _replaced(part, old, new, made)
-    return len(made)
-
-
-def _counts_places(model, old, new):
-    places = [p for p in dict(model.named_modules(remove_duplicate=False)).values()]
-    _replaced(model, old, new)
-    return sum(isinstance(p, old) for p in places)
-
-
-def _appends(model, old, new):
-    """换上去的放到了最后面。"""
-    made = {}
-    named = list(model.named_modules(remove_duplicate=False))
-    for path, part in named:
-        if isinstance(part, old):
-            made[part] = made[part] if part in made else new(part)
-            parent, _, name = path.rpartition(".")
-            delattr(model.get_submodule(parent), name)
-            model.get_submodule(parent).add_module(name, made[part])
-    return len(made)
-
-
-def _back_into_new(model, old, new):
-    """换上去的里面又找。"""
-    count = 0
-    for name, part in list(model._modules.items()):
-        if isinstance(part, old):
-            setattr(model, name, new(part))
-            count += 1
-        count += _back_into_new(getattr(model, name), old, new)
-    return count
-
-
 WRONG = {
     "fold": [
         lambda conv, norm: nn.Sequential(copy.deepcopy(conv), copy.deepcopy(norm)),
@@ -267,6 +156,11 @@ WRONG = {
         lambda conv, norm: _fold(conv, norm, new=_plain_conv),
         _no_bias_at_all,
         _in_place,
+        _loses_padding_mode,
+        _plain_bias,
+        _in_single,
+        _hooked,
+        lambda conv, norm: _fold(conv, norm).float(),
     ],
     "widen": [
         lambda w1, b1, w2, pick: _widen(w1, b1, w2, pick, lambda w1, pick: 1),
@@ -278,36 +172,23 @@ WRONG = {
         lambda w1, b1, w2, pick: _widen(w1, b1, w2, pick, first=lambda w, pick: w[pick] / 2),
         lambda w1, b1, w2, pick: (w1[pick], b1, w2[:, pick]),
         lambda w1, b1, w2, pick: (w1[pick], w2[:, pick]),
-    ],
-    "freeze_except": [
-        _by_prefix,
-        _anywhere,
-        _only_freezes,
-        _freezes_first,
-        _freezes_and_evals,
-        lambda model, part: _by_name(
-            model, part, lambda name, part: f"{name}.".startswith(f"{part}."), every=False
-        ),
-        lambda model, part: _freeze(model, part, lambda m: len(list(m.parameters()))),
-        lambda model, part: str(_freeze(model, part)),
-    ],
-    "replace": [
-        _children,
-        _deep,
-        _each_place,
-        _loop_variable,
-        _counts_places,
-        _appends,
-        lambda model, old, new: (_replaced(model, old, new), model)[1],
-        lambda model, old, new: (_replaced(model, old, new), model.eval())[0],
+        lambda *given: [t.detach() for t in _widen(*given)],
+        lambda w1, b1, w2, pick: _widen(w1, b1, w2.detach(), pick),
+        lambda w1, b1, w2, pick: [
+            t.to(w1.dtype) for t in _widen(w1.float(), b1.float(), w2.float(), pick)
+        ],
+        lambda *given: [t.float() for t in _widen(*given)],
     ],
 }
+
+NAMED = [
+    ("fold", _in_place, "deepcopy", "eval()"),
+    ("fold", _into_the_norm, "deepcopy", "eval()"),
+]
 
 SPECS = {
     "fold": Spec(accept=(lambda conv, norm: _fold(conv, norm), _own_conv, _by_torch)),
     "widen": Spec(accept=(_widen, _with_loop)),
-    "freeze_except": Spec(accept=(_freeze, _by_dots)),
-    "replace": Spec(accept=(_replaced,), refuse=(_back_into_new,)),
 }
 
 

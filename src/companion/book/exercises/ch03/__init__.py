@@ -1,13 +1,8 @@
 """第 3 章《神经网络》的检查器，按部分分成几个文件。"""
 
-from companion.book.exercises.ch03._loss import (
-    bce_with_logits,
-    he_init,
-    huber,
-    residual_block,
-    three_centres,
-)
+from companion.book.exercises.ch03._loss import bce_with_logits, huber, three_centres
 from companion.book.exercises.ch03._neighbours import dropout, norm_dims, rms_norm
+from companion.book.exercises.ch03._parts import freeze_except, replace
 from companion.book.exercises.ch03._rest import separable, trace_shapes
 from companion.book.exercises.ch03._seq import (
     attention,
@@ -18,7 +13,8 @@ from companion.book.exercises.ch03._seq import (
     split_heads,
 )
 from companion.book.exercises.ch03._star import conv_paper, names, strip_prefix
-from companion.book.exercises.ch03._surgery import fold, freeze_except, replace, widen
+from companion.book.exercises.ch03._start import he_init, residual_block
+from companion.book.exercises.ch03._surgery import fold, widen
 
 __all__ = [
     "attention",

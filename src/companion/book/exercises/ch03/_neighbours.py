@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from companion.book.exercises._common import Wrong, may_be_nan, numbered, require_tensor
-from companion.book.exercises._watch import Watch
+from companion.book.exercises.ch03._exact import CUT, by_hand, called, require_exact
 
 Answer = Callable[..., Any]
 DIMS = {
@@ -72,7 +72,7 @@ def dropout(answer: Answer) -> str | None:
         x = numbered(300, 100) * 0.013 - 200.123
         if wrong := _not_dropped(answer, x, p) or _not_independent(answer, x, p):
             return wrong
-    return _ends(answer)
+    return _ends(answer) or _cut(answer)
 
 
 def _inputs() -> tuple[Tensor, ...]:
@@ -84,23 +84,26 @@ def _inputs() -> tuple[Tensor, ...]:
         plain[:, :4].contiguous(),
         plain.mT,
         torch.tensor([2.5, -1.0, 2.5, -1.0]),
-        plain.double().view(2, 3, 4),
+        (plain.double() / 3).view(2, 3, 4),  # float32 装不下原样
     )
 
 
 def _kept_as_is(answer: Answer) -> str | None:
-    for x in (*_inputs(), torch.zeros(3, 2)):
-        got = _called(answer, x, 0.4, False)
-        if not torch.equal(got, x):
-            return "training 是假的时候，结果应和 x 一模一样：既不丢，也不放大缩小。"
+    for p in (0.4, 0.0, 1.0):
+        for x in (*_inputs(), torch.zeros(3, 2)):
+            got = _called(answer, x, p, False)
+            if p == 1 and torch.equal(got, torch.zeros_like(x)) and (x != 0).any():
+                return "p 是 1，可 training 是假，一个也不丢：先看 training，再看 p。"
+            if x.dtype == torch.float64 and torch.equal(got, x.float().double()):
+                return "输入是 float64 时只准到第七位：半路转成过 float32，dtype 跟着输入走。"
+            if not torch.equal(got, x):
+                return "training 是假的时候，结果应和 x 一模一样：既不丢，也不放大缩小。"
     return None
 
 
 def _called(answer: Answer, x: Tensor, p: float, training: bool) -> Tensor:
-    with Watch() as seen:
-        got = answer(x, p, training)
-    if {"dropout", "dropout_", "feature_dropout", "alpha_dropout"} & set(seen.names):
-        raise Wrong("用了现成的 dropout：自己抛硬币，自己放大。")
+    with by_hand("用了现成的 dropout：自己抛硬币，自己放大。", "dropout"):
+        got = called(answer, x, p, training)
     require_tensor(got, tuple(x.shape), x.dtype)
     tensor: Tensor = got
     if tensor.isnan().any():
@@ -168,7 +171,24 @@ def _ends(answer: Answer) -> str | None:
     return None
 
 
+def _cut(answer: Answer) -> str | None:
+    """斜率：留下的是放大的倍数，丢掉的是 0。"""
+    for training, factor in ((False, 1.0), (True, 1 / (1 - 0.25))):
+        x = numbered(8, 6).double().requires_grad_()
+        got = _called(answer, x, 0.25, training)
+        when = f"training 是{'真' if training else '假'}的时候"
+        if not got.requires_grad:
+            return f"{when}，数对了，可是和 x 断开了，斜率传不回去：{CUT}。"
+        (g,) = torch.autograd.grad(got.sum(), x)
+        if not torch.allclose(g, (got != 0).double() * factor, rtol=1e-6):
+            return f"{when}，数对了，斜率不对：留下的是放大的倍数，丢掉的是 0。"
+    return None
+
+
 # —— RMSNorm ——
+
+
+NORMS = ("rms_norm", "layer_norm", "group_norm", "batch_norm", "instance_norm", "normalize")
 
 
 def rms_norm(answer: Answer) -> str | None:
@@ -178,6 +198,7 @@ def rms_norm(answer: Answer) -> str | None:
         return torch.randn(shape, generator=generator) * 2 + 1
 
     cases = (
+        (1e-3 * draw(3, 4), draw(4), 1e-4),  # 平方只有 eps 那么大，写死的露馅
         (draw(3, 4), draw(4), 1e-6),
         (draw(4, 4), draw(4), 0.5),
         (draw(1, 5), draw(5), 1e-3),
@@ -186,17 +207,21 @@ def rms_norm(answer: Answer) -> str | None:
         (draw(4, 3).mT, draw(4), 0.1),
         (torch.zeros(2, 3), draw(3), 1e-3),
         (draw(2, 6).double(), draw(6).double(), 0.25),
-        (1e-3 * draw(3, 4), draw(4), 1e-4),
     )
     for x, weight, eps in cases:
-        with Watch() as seen:
+        with by_hand("用了现成的归一化：自己平方、取平均、开方。", *NORMS):
             got = answer(x, weight, eps)
-        if any("norm" in name for name in seen.names if name not in ("norm", "linalg_norm")):
-            return "用了现成的归一化：自己平方、取平均、开方。"
         require_tensor(got, tuple(x.shape), x.dtype)
         truth = F.rms_norm(x, weight.shape, weight, eps)
         if not torch.allclose(got, truth, rtol=1e-4, atol=1e-6):
             return _why_not_rms(got, x, weight, eps)
+
+    def truth_of(x: Tensor, weight: Tensor, eps: float) -> Tensor:
+        return F.rms_norm(x, weight.shape, weight, eps)
+
+    for shape in ((3, 5), (2, 3, 4)):
+        leaves = {"x": draw(*shape), "weight": draw(shape[-1])}
+        require_exact(answer, truth_of, leaves, 0.25)
     return None
 
 
@@ -212,7 +237,10 @@ def _why_not_rms(got: Tensor, x: Tensor, weight: Tensor, eps: float) -> str:
         ),
         "根号里是平方的和，应是平方的平均。": x / (total + eps).sqrt() * weight,
         "没有用 eps：它在根号里面。": x / mean.sqrt() * weight,
+        "eps 不用平方，原样加。": x / (mean + eps * eps).sqrt() * weight,
+        "eps 是加上去的，不是下限。": x / mean.clamp(min=eps).sqrt() * weight,
         "eps 放到了根号外面，应在根号里面。": x / (mean.sqrt() + eps) * weight,
+        "weight 多加了 1：乘的是 weight，不是 1 + weight。": x / (mean + eps).sqrt() * (1 + weight),
         "没有开方。": x / (mean + eps) * weight,
         "平均取了全部的数，应只取最后一维。": x / (square.mean() + eps).sqrt() * weight,
         "平均取错了维，应取最后一维。": x / (square.mean(0, keepdim=True) + eps).sqrt() * weight,
@@ -220,6 +248,9 @@ def _why_not_rms(got: Tensor, x: Tensor, weight: Tensor, eps: float) -> str:
     for text, guess in guesses.items():
         if torch.allclose(got, guess, rtol=1e-4, atol=1e-6, equal_nan=True):
             return text
+    for fixed in (1e-5, 1e-6, 1e-8, 1e-3):
+        if torch.allclose(got, x / (mean + fixed).sqrt() * weight, rtol=1e-4, atol=1e-6):
+            return f"eps 写死了，像是 {fixed:g}：用参数 eps，这一次它是 {eps:g}。"
     if got.isnan().any():
         return "出了 nan：一行全是 0 的时候，靠 eps 保住分母。"
     return f"形状 {tuple(x.shape)}、eps = {eps} 时结果不对：对着公式看每一步取的是哪一维。"

@@ -73,10 +73,11 @@ class _Twice(nn.Module):
         return y
 
 
-def _picture_net() -> nn.Sequential:
+def _picture_net(counting: bool = False) -> nn.Sequential:
+    """`counting` 时批归一化来时在练：不拨到 eval 就走，它的账本就变了。"""
     body = nn.Sequential(nn.Conv2d(2, 3, 3), nn.BatchNorm2d(3), nn.ReLU(), nn.Dropout(0.5))
     net = nn.Sequential(body, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(3, 2))
-    body[1].eval()  # 有人把这一层单独留在 eval
+    body[0 if counting else 1].eval()  # 有人把这一层单独留在 eval
     return net
 
 
@@ -84,13 +85,19 @@ def trace_shapes(answer: Answer) -> str | None:
     generator = torch.Generator().manual_seed(0)
     pictures = torch.randn(3, 2, 6, 5, generator=generator)
     vectors = torch.randn(2, 2, 3, generator=generator)
-    hooked, heard = _picture_net(), []
-    hooked[3].register_forward_hook(lambda *_: heard.append(1))
+    hooked, heard = _picture_net(counting=True), []
+    hooked.get_submodule("0.3").register_forward_hook(
+        lambda layer, *_: heard.append(layer.training)
+    )
     cases = [(_picture_net(), pictures), (_Twice(), vectors), (hooked, pictures[:1])]
     for model, x in cases:
         truth = _truth(model, x)
         hooks = _hooks(model)
         got = answer(model, x)
+        if True in heard:
+            return "是在 train 状态下走的：批归一化的账本会变，丢弃会乱丢，先 model.eval()。"
+        if len(heard) > 1:
+            return f"这一趟把模型走了 {len(heard)} 遍：一遍就够，名字和形状一起记。"
         if _hooks(model) != hooks:
             return _wrong_hooks(model, hooks)
         if wrong := _wrong_rows(got, truth):
@@ -152,20 +159,24 @@ def _as_rows(got: Any) -> list[tuple[Any, tuple[int, ...]]]:
     for row in got:
         if not isinstance(row, tuple | list) or len(row) != 2 or not isinstance(row[0], str):
             raise Wrong(form)
-        if not isinstance(row[1], tuple | list) or any(type(n) is not int for n in row[1]):
-            raise Wrong(form)
+        if not isinstance(row[1], tuple) or any(type(n) is not int for n in row[1]):
+            raise Wrong(f"形状要是整数的元组，{row[0]!r} 那一行给的是 {type(row[1]).__name__}。")
         rows.append((row[0], tuple(row[1])))
     return rows
 
 
 def _after_an_error(answer: Answer) -> str | None:
     """走到一半抛了异常：要传出来，钩子要摘掉，状态要复原。"""
-    model = _picture_net()
-    modes, x = [m.training for m in model.modules()], torch.randn(2, 5, 6, 6)
-    require_error("通道数不对，模型走不完", RuntimeError, answer, model, x)
+    model = _picture_net(counting=True)
+    model[3] = nn.Linear(4, 2)  # 前面都走得通，到它才错
+    modes, x = [m.training for m in model.modules()], torch.randn(2, 2, 6, 6)
+    buffers = {name: t.clone() for name, t in model.named_buffers()}
+    require_error("最后一层的形状不对，模型走不完", RuntimeError, answer, model, x)
     assert error_from(answer, model, x) is not None
     if sum(_hooks(model)):
         return "模型走到一半抛了异常，钩子留在了上面：remove() 放进 finally。"
     if [m.training for m in model.modules()] != modes:
         return "模型走到一半抛了异常，train/eval 没有复原：也放进 finally。"
+    if any(not torch.equal(t, buffers[name]) for name, t in model.named_buffers()):
+        return "模型走到一半抛了异常，批归一化的账本已经变了：先 eval() 再走。"
     return None

@@ -8,8 +8,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from companion.book.exercises._common import close, require_error, require_numbers, require_tensor
-from companion.book.exercises._watch import Watch
+from companion.book.exercises._common import (
+    may_be_nan,
+    require_error,
+    require_numbers,
+    require_tensor,
+)
+from companion.book.exercises.ch03._exact import by_hand, called, require_exact
 
 Answer = Callable[..., Any]
 
@@ -27,16 +32,20 @@ def last_valid(answer: Answer) -> str | None:
         n = torch.tensor(lengths)
         out = torch.randn(len(n), steps, width, generator=generator)
         out.requires_grad_(len(n) == 4)
-        got = answer(out, n)
+        got = called(answer, out, n)
         if isinstance(got, Tensor) and got.shape == (len(n), len(n), width) and len(n) > 1:
             return "out[:, lengths - 1] 是每条都把各个长度取一遍：第 0 维也给下标 0 到 B-1。"
         require_tensor(got, (len(n), width), torch.float32)
-        truth = torch.stack([one[k - 1] for one, k in zip(out, lengths, strict=True)])
-        if not torch.equal(got, truth):
+        if not torch.equal(got, _last(out, n)):
             return _wrong_step(got, out, n)
         if out.requires_grad and not got.requires_grad:
             return "数对了，可是断开了账本，斜率传不回去。"
+        require_exact(answer, _last, {"out": out}, n)
     return None
+
+
+def _last(out: Tensor, lengths: Tensor) -> Tensor:
+    return torch.stack([one[k - 1] for one, k in zip(out, lengths, strict=True)])
 
 
 def _wrong_step(got: Tensor, out: Tensor, n: Tensor) -> str:
@@ -66,10 +75,13 @@ def gru_step(answer: Answer) -> str | None:
             (3 * hidden,),
         )
         given = [torch.randn(shape, generator=generator) for shape in shapes]
-        got = answer(*given)
+        with by_hand("用了现成的 GRU：照式子写，两个门自己算。", "gru", "rnn", "lstm"):
+            got = answer(*given)
         require_tensor(got, (batch, hidden), torch.float32)
         if not _alike(got, torch.gru_cell(*given)):
             return _wrong_gru(got, *given)
+        leaves = dict(zip(("x", "h", "W", "U", "b", "b2"), given, strict=True))
+        require_exact(answer, torch.gru_cell, leaves)
     return None
 
 
@@ -109,13 +121,13 @@ def _mixed(r: Tensor | int, z: Tensor, an: Tensor, un: Tensor, h: Tensor) -> Ten
 
 def gates_paper(answer: Any) -> str | None:
     count, product, bias = require_numbers(answer, "三", "参数个数、连乘、偏置")
-    if not close(count, 18944):
+    if count != 18944:
         known = {4736: "这是一份，一共四份。", 18688: "少了一份偏置：每份有两个。"}
         known[18432] = "没有数偏置：每份有两个，各 64 个数。"
         return f"参数个数不对。{known.get(round(count), '四份，每份是 W、U 和两个偏置加起来。')}"
-    if not close(product, 2**-10):
+    if not _rounded(product, 2**-10):
         steps = {2**-9: "这是走 9 步。", 2**-11: "这是走 11 步。", 5: "是连乘，不是连加。"}
-        found = [text for value, text in steps.items() if close(product, value)]
+        found = [text for value, text in steps.items() if _rounded(product, value)]
         return f"连乘不对。{found[0] if found else '十个二分之一乘起来。'}"
     if abs(bias - math.log(4)) <= 0.0063:  # 两位小数，加上舍入
         return None
@@ -130,21 +142,63 @@ def gates_paper(answer: Any) -> str | None:
     return f"偏置不对。{found[0] if found else '解 1/(1 + e⁻ᵇ) = 0.8。'}"
 
 
+def _rounded(value: float, truth: float) -> bool:
+    """写到两三位有效数字的小数也算。"""
+    return math.isclose(value, truth, rel_tol=1e-2)
+
+
 # —— 谁看谁 ——
 
 
+@may_be_nan  # 判词自己说
 def attention(answer: Answer) -> str | None:
-    for q, k, v, may in _looks():
-        with Watch() as seen:
-            got = answer(q, k, v) if may is None else answer(q, k, v, may)
-        if "scaled_dot_product_attention" in seen.names:
-            return "不要用 F.scaled_dot_product_attention，照公式写。"
+    looks = list(_looks())
+    for q, k, v, may in (*looks, *_far_looks()):
+        far = v.shape == (3, 3)
+        given = (q, k, v) if may is None else (q, k, v, may)
+        with by_hand(
+            "用了现成的注意力：不用 F.scaled_dot_product_attention，照公式写。", "attention"
+        ):
+            got = answer(*given)
         require_tensor(got, (*q.shape[:-1], v.shape[-1]), q.dtype)
-        mask = may if may is None else may.expand(*q.shape[:-1], k.shape[-2])
-        truth = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
-        if not _alike(got, truth):
-            return _wrong_look(got, q, k, v, may)
+        if not _alike(got, _attended(*given)):
+            return _wrong_far(got, may) if far else _wrong_look(got, q, k, v, may)
+    for q, k, v, may in looks[:3]:
+        rest = () if may is None else (may,)
+        require_exact(answer, _attended, {"q": q, "k": k, "v": v}, *rest)
     return None
+
+
+def _attended(q: Tensor, k: Tensor, v: Tensor, may: Tensor | None = None) -> Tensor:
+    mask = may if may is None else may.expand(*q.shape[:-1], k.shape[-2])
+    return F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
+
+
+def _far_looks() -> Iterator[tuple[Tensor, Tensor, Tensor, Tensor | None]]:
+    """得分有几百，还有几百万；d 是 4，√d 正好是 2，谁先除都不差舍入。"""
+    v = torch.tensor([[1.0, 2.0, 3.0], [-4.0, 5.0, 0.5], [7.0, -8.0, 9.0]])
+    k = torch.eye(4)[:3]
+    near = torch.tensor([[400.0, 398, -400, 0], [-400, -398, -399, 0], [396, 400, 398, 0]])
+    wide = torch.tensor([[1.0, 0.5, -1, 0], [-1, -1.5, -2, 0], [0.5, 0.25, -1, 0]])
+    low = torch.tensor([[True, True, False], [False, True, True], [True, False, True]])
+    high = torch.tensor([[False, True, True], [True, True, False], [True, True, True]])
+    for q in (near, 400 * wide, 2e6 * wide):  # 除以 2 就是 ±200
+        yield q, k, v, None
+        yield q.flip(0), k, v, high
+        yield -q, k, v, low
+
+
+REST = "不许看的，权重要恰好是 0，−1e4 这样的数不够：换成负无穷。其余的加起来是 1。"
+
+
+def _wrong_far(got: Tensor, may: Tensor | None) -> str:
+    nan = bool(got.isnan().any())
+    if may is None:
+        what = "出了 nan" if nan else "不对"
+        return f"得分有 ±200 时{what}：exp(200) 装不下，先减去每行最大的，或者用 softmax。"
+    if not nan:
+        return f"给了 may，得分有几百、几百万时不对。{REST}"
+    return "给了 may 时出了 nan：不许看的得分很高，剩下的全成了 0，抹掉要在 softmax 之前。"
 
 
 def _looks() -> Iterator[tuple[Tensor, Tensor, Tensor, Tensor | None]]:
@@ -190,8 +244,7 @@ def _wrong_mask(got: Tensor, scores: Tensor, v: Tensor, may: Tensor) -> str:
         "不许看的得分换成了 0，权重不是 0：换成负无穷。": (scores * may).softmax(-1) @ v,
     }
     found = [text for text, result in variants.items() if _alike(got, result)]
-    rest = "不许看的，权重要恰好是 0；其余的加起来是 1。"
-    return f"给了 may 时不对。{found[0] if found else rest}"
+    return f"给了 may 时不对。{found[0] if found else REST}"
 
 
 def causal_mask(answer: Answer) -> str | None:
@@ -242,6 +295,7 @@ def split_heads(answer: Answer) -> str | None:
         truth = torch.stack(t.chunk(h, -1), 1)
         if not torch.equal(got, truth):
             return _wrong_heads(got, t, h)
+        require_exact(answer, lambda t, h: torch.stack(t.chunk(h, -1), 1), {"t": t}, h)
     for width, h in ((8, 3), (2, 4)):
         t = torch.randn(2, 3, width, generator=generator)
         require_error(f"{width} 个数分成 {h} 头，除不尽", ValueError, answer, t, h)

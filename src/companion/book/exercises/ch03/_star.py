@@ -6,7 +6,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from companion.book.exercises._common import require_error, require_numbers
+from companion.book.exercises._common import (
+    Wrong,
+    mutates,
+    require_error,
+    require_numbers,
+)
 
 Answer = Callable[..., Any]
 
@@ -23,8 +28,11 @@ class _Net2(nn.Module):
 
 def names(answer: Any) -> str | None:
     truth = list(_Net2().state_dict())
-    if not isinstance(answer, list | tuple) or not all(isinstance(name, str) for name in answer):
+    if not isinstance(answer, list | tuple):
         return f"要一个列表，里面全是字符串，你给的是 {type(answer).__name__}。"
+    for i, name in enumerate(answer, 1):
+        if not isinstance(name, str):
+            return f"列表里应全是字符串，一个名字一项，第 {i} 项是 {type(name).__name__}。"
     got = [name.strip() for name in answer]
     if got == truth:
         return None
@@ -66,6 +74,7 @@ def _why_not_few(few: float, truth: int) -> str:
     return "②不对：8 个模板，每个盖住 3 个通道的 5×5，再加一个偏置。"
 
 
+@mutates(0)  # 改没改，自己看，好说出是哪个名字
 def strip_prefix(answer: Answer) -> str | None:
     a, b, c = (torch.tensor([float(i)]) for i in range(3))
     cases: list[tuple[dict[str, Tensor], tuple[str, ...], dict[str, Tensor]]] = [
@@ -78,18 +87,38 @@ def strip_prefix(answer: Answer) -> str | None:
         ({"a.module.x": a, "module.module.y": b}, (), {"a.module.x": a, "module.y": b}),
         ({"_orig_mod.w": a, "module.w": b}, ("_orig_mod.",), {"w": a, "module.w": b}),
         ({"module_list.w": a, "modulew": b}, (), {"module_list.w": a, "modulew": b}),
+        (
+            {"module.z": a, "y": b, "module.x": c, "b": a},
+            (),
+            {"z": a, "y": b, "x": c, "b": a},
+        ),
         ({}, (), {}),
     ]
     for state, more, truth in cases:
-        given = dict(state)
+        given, numbers = dict(state), {name: t.clone() for name, t in state.items()}
         got = answer(given, *more)
-        if problem := _why_not_stripped(got, truth, state, more):
+        if isinstance(got, dict) and got is given:
+            return _touched(given, state, numbers) or "返回的就是传进来的那个字典：造一个新的。"
+        if problem := _touched(given, state, numbers) or _why_not_stripped(got, truth, state, more):
             return problem
-        if got is given:
-            return "返回的就是传进来的那个字典：造一个新的。"
-        if list(given) != list(state):
-            return "传进来的 state 被改了：造一个新的字典。"
     _refuses_clashes(answer, a, b)
+    return None
+
+
+def _touched(
+    given: dict[str, Tensor], state: dict[str, Tensor], numbers: dict[str, Tensor]
+) -> str | None:
+    """传进来的字典被改了：名字、张量，哪一样。"""
+    instead = "造一个新的字典，别动它"
+    if gone := [name for name in state if name not in given]:
+        return f"传进来的 state 里，{gone[0]!r} 这个名字没了：{instead}，也别 pop。"
+    if list(given) != list(state):
+        return f"传进来的 state 里，名字多了，或者换了次序：{instead}。"
+    for name, tensor in state.items():
+        if given[name] is not tensor:
+            return f"传进来的 state 里，{name!r} 换成了别的张量：{instead}。"
+        if tensor.requires_grad or not torch.equal(tensor, numbers[name]):
+            return f"传进来的 state 里，{name!r} 的张量被改了：只换名字，张量不动。"
     return None
 
 
@@ -103,13 +132,23 @@ def _why_not_stripped(
         return f"{given}：名字成了 {list(got)}。只去掉开头的一截，只去一次，别的名字原样。"
     if list(got) != list(truth):
         return "名字的次序变了：照原来的先后。"
-    if any(
-        got[name] is not truth[name] and not torch.equal(got[name], truth[name]) for name in truth
-    ):
-        return "张量对不上名字了：名字改，张量跟着走。"
+    for name, tensor in truth.items():
+        if not isinstance(got[name], Tensor):
+            return f"{name!r} 名下应是原来的张量，你给的是 {type(got[name]).__name__}。"
+        if got[name].dtype != tensor.dtype or not torch.equal(got[name], tensor):
+            return "张量对不上名字了：名字改，张量跟着走，一点不改。"
     return None
 
 
 def _refuses_clashes(answer: Answer, a: Tensor, b: Tensor) -> None:
-    for state in ({"module.w": a, "w": b}, {"w": b, "module.w": a}):
-        require_error(f"{list(state)} 去掉之后两个都叫 w", ValueError, answer, state)
+    clashes = [({"module.w": a, "w": b}, ""), ({"w": b, "module.w": a}, "")]
+    clashes += [
+        ({"module.w": a, "w": a.clone()}, "，数相同"),
+        ({"w": a, "module.w": a}, "，数相同"),
+    ]
+    for state, same in clashes:
+        given, numbers = dict(state), {name: t.clone() for name, t in state.items()}
+        what = f"{list(state)} 去掉之后两个都叫 w{same}"
+        require_error(what, ValueError, answer, given)
+        if touched := _touched(given, state, numbers):
+            raise Wrong(f"抛 ValueError 是对的，可是{touched}")

@@ -1,36 +1,36 @@
-"""☆ 手术台一节的检查器。"""
+"""☆ 手术台一节的检查器：并进卷积，照着单子重排。"""
 
-import copy
 from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from companion.book._arguments import photograph
 from companion.book.exercises._common import (
-    Wrong,
     mutates,
-    require_error,
-    require_number,
     require_tensor,
     same_storage,
 )
+from companion.book.exercises.ch03._exact import require_exact
 
 Answer = Callable[..., Any]
-Module = nn.Module
+Photo = dict[str, tuple[Any, str]]
 
 
 # —— 把批归一化并进卷积 ——
 
 
+@mutates(0, 1)  # 改没改，自己看，好劝他抄一份
 def fold(answer: Answer) -> str | None:
     generator = torch.Generator().manual_seed(0)
     for conv, norm, sides in _pairs(generator):
-        x = torch.randn(3, conv.in_channels, *sides, generator=generator)
+        x = torch.randn(3, conv.in_channels, *sides, generator=generator).to(conv.weight)
         with torch.no_grad():
             truth = norm(conv(x))
+        before = photograph({"conv ": conv, "norm ": norm})
         folded = answer(conv, norm)
-        if wrong := _not_a_new_conv(folded, conv):
+        if wrong := _folded_in_place(conv, norm, before) or _not_a_new_conv(folded, conv, norm):
             return wrong
         with torch.no_grad():
             try:
@@ -42,9 +42,14 @@ def fold(answer: Answer) -> str | None:
                 f"输出的形状应为 {tuple(truth.shape)}，你的是 {tuple(got.shape)}："
                 "步幅、补边、空洞要和原来的一样。"
             )
-        require_tensor(got, tuple(truth.shape), torch.float32)
+        require_tensor(got, tuple(truth.shape), truth.dtype)
         if not torch.allclose(got, truth, atol=1e-4, rtol=1e-4):
             return _wrong_fold(folded, conv, norm)
+        bare = conv._conv_forward(x, folded.weight, folded.bias)
+        if not torch.allclose(bare, truth, atol=1e-4, rtol=1e-4):
+            return f"单看新的 weight 和 bias，算出来不对：{_wrong_fold(folded, conv, norm)}"
+        if truth.dtype == torch.float64 and not torch.allclose(got, truth, atol=1e-11, rtol=1e-11):
+            return "conv 是 float64 时只准到第七位：半路转成过 float32，dtype 跟着 conv 走。"
     return None
 
 
@@ -54,15 +59,17 @@ def _pairs(generator: torch.Generator) -> list[tuple[nn.Conv2d, nn.BatchNorm2d, 
         (nn.Conv2d(3, 4, 3, padding=1), (6, 5)),
         (nn.Conv2d(2, 6, 3, stride=2, bias=False), (7, 9)),
         (nn.Conv2d(4, 4, (1, 3), padding=(0, 2), dilation=2, groups=2), (5, 5)),
+        (nn.Conv2d(2, 3, 3, padding=1, padding_mode="reflect"), (6, 5)),
+        (nn.Conv2d(3, 5, (3, 2), padding="same", bias=False, dtype=torch.float64), (4, 5)),
     ]
     found = []
     for conv, sides in convs:
-        norm = nn.BatchNorm2d(conv.out_channels, eps=0.2)
+        norm = nn.BatchNorm2d(conv.out_channels, eps=0.2, dtype=conv.weight.dtype)
         mean, var, *_ = _four(norm)
         with torch.no_grad():
             for tensor in (*conv.parameters(), *norm.parameters(), mean):
-                tensor.copy_(torch.randn(tensor.shape, generator=generator) + 0.3)
-            var.copy_(torch.rand(norm.num_features, generator=generator) * 3 + 0.1)
+                tensor.copy_(torch.randn(tensor.shape, generator=generator).to(tensor) * 1.1 + 0.3)
+            var.copy_(torch.rand(norm.num_features, generator=generator).to(var) * 3 + 0.1)
         found.append((conv.eval(), norm.eval(), sides))
     return found
 
@@ -74,7 +81,19 @@ def _four(norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     return mean, var, gamma, beta
 
 
-def _not_a_new_conv(folded: Any, conv: nn.Conv2d) -> str | None:
+def _folded_in_place(conv: nn.Conv2d, norm: nn.BatchNorm2d, before: Photo) -> str | None:
+    after = photograph({"conv ": conv, "norm ": norm})
+    if list(after) != list(before):
+        return "传进来的 conv 或 norm 多了、少了张量：先 new = copy.deepcopy(conv)，只改 new。"
+    for what, (old, _) in before.items():
+        new = after[what][0]
+        same = torch.equal(old, new) if isinstance(old, Tensor) else old == new
+        if not same:
+            return f"{what}变了，传进来的不许改：先 new = copy.deepcopy(conv)，只改 new。"
+    return None
+
+
+def _not_a_new_conv(folded: Any, conv: nn.Conv2d, norm: nn.BatchNorm2d) -> str | None:
     if not isinstance(folded, nn.Conv2d):
         return f"要返回一个 nn.Conv2d，你返回的是 {type(folded).__name__}。"
     if folded is conv:
@@ -83,10 +102,25 @@ def _not_a_new_conv(folded: Any, conv: nn.Conv2d) -> str | None:
         return "新的卷积没有偏置：就算原来没有，减掉的均值和 β 也要有地方放。"
     if same_storage(folded.weight, conv.weight):
         return "新旧两个卷积共用一块内存，改一个另一个也变：先抄一份。"
+    if same_storage(folded.bias, norm.bias):
+        return "新的偏置和 norm.bias 共用一块内存，改一个另一个也变：先抄一份。"
+    return _not_alike(folded, conv)
+
+
+def _not_alike(folded: nn.Conv2d, conv: nn.Conv2d) -> str | None:
+    """登记、dtype、分组、形状、补边，和原来的一样吗。"""
+    for name in ("weight", "bias"):
+        if not isinstance(getattr(folded, name), nn.Parameter):
+            return f"新的 {name} 是普通的张量，没有登记，state_dict() 里没有它：包上 nn.Parameter。"
+        if getattr(folded, name).dtype != conv.weight.dtype:
+            return f"新的 {name} 的 dtype 和 conv 的不一样：造的时候写 dtype=conv.weight.dtype。"
     if folded.groups != conv.groups:
         return f"groups 应为 {conv.groups}，你的是 {folded.groups}：原来怎么分组，还怎么分。"
     if folded.weight.shape != conv.weight.shape:
         return "weight 的形状和原来的不一样：并进去只改数，不改形状。"
+    if folded.padding_mode != conv.padding_mode:
+        mode = conv.padding_mode
+        return f"padding_mode 应为 {mode!r}，你的是 {folded.padding_mode!r}：补什么要和原来一样。"
     return None
 
 
@@ -142,8 +176,7 @@ def widen(answer: Answer) -> str | None:
         got = answer(w1, b1, w2, pick)
         if not isinstance(got, tuple | list) or len(got) != 3:
             return "要返回三个张量：新的 w1、b1、w2。"
-        share = w2[:, pick] / torch.bincount(pick)[pick]
-        truths = {"w1": w1[pick], "b1": b1[pick], "w2": share}
+        truths = dict(zip(("w1", "b1", "w2"), _widened(w1, b1, w2, pick), strict=True))
         for (name, truth), tensor in zip(truths.items(), got, strict=True):
             if isinstance(tensor, Tensor) and tensor.shape != truth.shape:
                 shapes = f"{tuple(truth.shape)}，你的是 {tuple(tensor.shape)}"
@@ -152,7 +185,12 @@ def widen(answer: Answer) -> str | None:
             require_tensor(tensor, tuple(truth.shape), torch.float32)
             if not torch.allclose(tensor, truth, atol=1e-6):
                 return _wrong_widen(name, tensor, w2, pick)
+        require_exact(answer, _widened, {"w1": w1, "b1": b1, "w2": w2}, pick)
     return None
+
+
+def _widened(w1: Tensor, b1: Tensor, w2: Tensor, pick: Tensor) -> tuple[Tensor, ...]:
+    return w1[pick], b1[pick], w2[:, pick] / torch.bincount(pick)[pick]
 
 
 def _wrong_widen(name: str, tensor: Tensor, w2: Tensor, pick: Tensor) -> str:
@@ -168,166 +206,3 @@ def _wrong_widen(name: str, tensor: Tensor, w2: Tensor, pick: Tensor) -> str:
         if torch.allclose(tensor, value, atol=1e-6):
             return f"新的 w2 不对：{text}"
     return "新的 w2 不对：第 i 列是旧的第 pick[i] 列，除以它一共抄了几份。"
-
-
-# —— 冻住别的 ——
-
-
-class _Branches(nn.Module):
-    """名字容易认错：conv1 和 conv10，head 里还有 head。"""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.conv1, self.conv10 = nn.Conv2d(1, 2, 3), nn.Conv2d(2, 3, 3)
-        self.body = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4), nn.Linear(4, 4))
-        self.head = nn.ModuleDict({"head": nn.Linear(4, 2), "conv1": nn.Linear(4, 2, bias=False)})
-
-
-class _Tied(nn.Module):
-    """两个名字，一个张量。"""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.table, self.mix = nn.Embedding(5, 3), nn.Linear(3, 3)
-        self.head = nn.Linear(3, 5, bias=False)
-        self.head.weight = self.table.weight
-
-
-@mutates(0)
-def freeze_except(answer: Answer) -> str | None:
-    for make, part in (
-        (_Branches, "conv1"),
-        (_Branches, "body.2"),
-        (_Branches, "head"),
-        (_Tied, "head"),
-        (_Tied, "mix"),
-    ):
-        model = make().train()
-        list(model.children())[-1].requires_grad_(False)  # 来时就冻着一部分
-        list(model.children())[1].eval()
-        before = _still(model)
-        kept = answer(model, part)
-        require_number(kept, int)
-        _require_still(model, before)
-        if wrong := _wrong_freeze(model, part, kept):
-            return wrong
-    model = _Branches()
-    what = "没有叫 neck 的层"
-    require_error(what, AttributeError, answer, model, "neck")
-    if not all(p.requires_grad for p in model.parameters()):
-        return f"{what}时报错是对的，可是别的层已经冻住了：先找到这一层，再动手。"
-    return None
-
-
-def _wrong_freeze(model: Module, part: str, kept: int) -> str | None:
-    own = {id(p) for p in model.get_submodule(part).parameters()}
-    named = list(model.named_parameters(remove_duplicate=False))
-    for name, parameter in named:
-        if parameter.requires_grad and id(parameter) not in own:
-            return f"要留的是 {part}，{name} 不在它里面，却没有冻住。"
-        if not parameter.requires_grad and id(parameter) in own:
-            shared = sum(p is parameter for _, p in named) > 1
-            why = "它有两个名字，一个在要留的层里就该留" if shared else "来时冻着的也要打开"
-            return f"要留的是 {part}，{name} 却冻住了：{why}。"
-    count = sum(p.numel() for p in model.parameters() if p.requires_grad)
-    if kept != count:
-        return f"冻得对，个数不对：留下 {part}，还练的有 {count} 个数，你返回 {kept}。"
-    return None
-
-
-def _still(model: Module) -> tuple[list[bool], dict[str, Tensor]]:
-    return [m.training for m in model.modules()], copy.deepcopy(model.state_dict())
-
-
-def _require_still(model: Module, before: tuple[list[bool], dict[str, Tensor]]) -> None:
-    modes, state = _still(model)
-    if modes != before[0]:
-        raise Wrong("train/eval 被拨动了：冻结只改 requires_grad，别的不动。")
-    if any(not torch.equal(t, state[name]) for name, t in before[1].items()):
-        raise Wrong("张量里的数被改了：冻结只改 requires_grad，别的不动。")
-
-
-# —— 换掉一种层 ——
-
-
-class _Nest(nn.Module):
-    """一层套一层；同一个 ReLU 放在三处，两处在同一个父亲下面。"""
-
-    def __init__(self) -> None:
-        super().__init__()
-        bend = nn.ReLU()
-        self.first, self.second = bend, bend
-        self.body = nn.ModuleList([nn.Linear(2, 2), nn.Sequential(nn.ReLU(), nn.Linear(2, 2))])
-        self.tail = nn.Sequential(nn.Linear(2, 2), bend)
-
-
-@mutates(0)
-def replace(answer: Answer) -> str | None:
-    chain = nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Sequential(nn.Linear(4, 4), nn.ReLU()))
-    cases: list[tuple[Module, type[Module], Callable[[Module], Module]]] = [
-        (chain, nn.ReLU, lambda part: nn.GELU()),
-        (_Nest(), nn.ReLU, lambda part: nn.Tanh()),
-        (_Nest().eval(), nn.Linear, lambda part: nn.Sequential(part, nn.Dropout(0.1))),
-        (_Nest(), nn.Conv2d, lambda part: nn.Identity()),
-    ]
-    for model, old, new in cases:
-        if wrong := _wrong_replace(answer, model, old, new):
-            return wrong
-    return None
-
-
-def _wrong_replace(
-    answer: Answer, model: Module, old: type[Module], new: Callable[[Module], Module]
-) -> str | None:
-    made: list[tuple[Module, Module]] = []
-
-    def counted(part: Module) -> Module:
-        if len(made) > 50:
-            raise RuntimeError("new 叫了 50 多次：换上去的里面又有旧的那种层，别再进去换")
-        made.append((part, new(part)))
-        return made[-1][1]
-
-    before = dict(model.named_modules(remove_duplicate=False))
-    modes = {part: part.training for part in before.values()}
-    gone = list(dict.fromkeys(p for p in before.values() if isinstance(p, old)))
-    count = answer(model, old, counted)
-    require_number(count, int)
-    if [part for part, _ in made if part not in gone]:
-        return "new 收到的不是旧的那一层：换上去的里面别再找。"
-    after = dict(model.named_modules(remove_duplicate=False))
-    if wrong := _wrong_places(before, after, made, gone):
-        return wrong
-    if any(part.training != mode for part, mode in modes.items()):
-        return "train/eval 被拨动了：这题只换层。"
-    if [name for name in after if name in before] != list(before):
-        return "层的次序变了：换上去的要留在原来的位置。"
-    if count != len(gone):
-        return f"换对了，个数不对：应是 {len(gone)}，你返回 {count}。共用的一层算一个。"
-    return None
-
-
-def _wrong_places(
-    before: dict[str, Module],
-    after: dict[str, Module],
-    made: list[tuple[Module, Module]],
-    gone: list[Module],
-) -> str | None:
-    """旧的那种层，每一处都换成了 `new` 造的同一个；别的原样。"""
-    if made and list(before.values()) == list(after.values()):
-        return "new 叫了，却一处也没有换上：给循环变量赋值换不掉，要 setattr(父亲, 名字, 新的)。"
-    for path, part in before.items():
-        now = after.get(path)
-        where = f"{path} 处"
-        if part not in gone:
-            if now is not part:
-                return f"{where}不该动：它不是要换的那种层。"
-            continue
-        if now is part:
-            twice = sum(other is part for other in before.values()) > 1
-            depth = "它和别处是同一层，每一处都要换" if twice else "里面的层也要找"
-            return f"{where}没有换：{depth}。"
-        if not any(old is part and new is now for old, new in made):
-            return f"{where}换上的不是 new(旧的那一层) 造的。"
-    if len(made) != len(gone):
-        return "同一层放在几处，却换成了几个不同的：new 只叫一次，几处都换成那一个。"
-    return None
