@@ -2,6 +2,7 @@
 
 import torch
 
+from tests.exercises import sly_ch02, sly_ch02_graph
 from tests.exercises.forms_ch02 import (
     _attack,
     _audit,
@@ -241,4 +242,6 @@ NAMED = [  # 题名，答错的样子，✗ 后面应有和不应有的话
     ("best_rate", (1 / 9, 0.2, 0.8), "1/λ", "最快"),
     ("toward", lambda x, m, k, eps, steps: _toward(x, m, k, eps, 1), "只走了一步", "eps / steps"),
     ("lesson_slope", _direct, "学习的损失对教材", "走反"),
+    *sly_ch02.NAMED,
+    *sly_ch02_graph.NAMED,
 ]

@@ -1,7 +1,10 @@
 """第 2 章各题的约定：放开了什么，还有哪些对的写法该放过、错的写法该拒绝。"""
 
+from dataclasses import replace
+
 import torch
 
+from tests.exercises import sly_ch02, sly_ch02_graph
 from tests.exercises.attacks import Spec
 from tests.exercises.forms_ch02 import (
     _attack,
@@ -84,3 +87,7 @@ SPECS = {
         )
     ),
 }
+REFUSE = sly_ch02.REFUSE | sly_ch02_graph.REFUSE
+for title, spec in SPECS.items():
+    accept, refuse = sly_ch02.ACCEPT.get(title, ()), REFUSE.get(title, ())
+    SPECS[title] = replace(spec, accept=spec.accept + accept, refuse=spec.refuse + refuse)

@@ -30,7 +30,9 @@ def why_none(function: Callable[..., Any]) -> str:
     """写了的函数返回 None：多半是漏了什么，一句话。"""
     code = _code(function)
     returns = code is None or _returns_something(code)
-    if returns and asks_grad(function):
+    if code is not None and any(c == ("allow_unused",) for c in code.co_consts):
+        cause = "allow_unused=True 时，走不到的斜率就是 None：那一步没有记账"
+    elif returns and asks_grad(function):
         cause = GRAD
     elif code is not None and "print" in code.co_names:
         cause = "印出来不算，要 return"

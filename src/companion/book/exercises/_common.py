@@ -1,7 +1,7 @@
 """各章检查器共用的判断。"""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping, Set
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
@@ -73,12 +73,25 @@ def require_number(value: Any, kind: type[int] | type[float] | type[bool]) -> No
 def require_numbers(answer: Any, count: str, what: str) -> tuple[float, ...]:
     """读者交的几个数；``count`` 是汉字写的个数，``what`` 说依次是哪几个。不是就判错。"""
     try:
-        values = tuple(float(value) for value in answer)
+        values = tuple(float(_not_text(value)) for value in in_sequence(answer))
     except (TypeError, ValueError):
         raise Wrong(f"要{count}个数：{what}。") from None
     if len(values) != "零一两三四五六七八九".index(count):
         raise Wrong(f"要{count}个数，你给了 {len(values)} 个。")
     return values
+
+
+def in_sequence(answer: Any) -> Iterator[Any]:
+    """逐项给出；文字、字典、集合不是有先后的一串，抛 TypeError。"""
+    if isinstance(answer, str | bytes | Mapping | Set):
+        raise TypeError
+    return iter(answer)
+
+
+def _not_text(value: Any) -> Any:
+    if isinstance(value, str | bytes):
+        raise TypeError
+    return value
 
 
 def close(value: float, truth: float) -> bool:

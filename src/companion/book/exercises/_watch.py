@@ -1,4 +1,4 @@
-"""看着读者的函数怎么算：用了哪些 torch 函数，造过几维的张量，走了几步。"""
+"""看着读者的函数怎么算：用了哪些 torch 函数，造过几维的张量，走了几步，停不停得下来。"""
 
 import sys
 from collections.abc import Callable
@@ -8,6 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
+
+from companion.book.exercises._common import Wrong
 
 
 class Watch(TorchFunctionMode):
@@ -60,3 +62,50 @@ def steps(answer: Callable[..., Any], *args: Any) -> int:
         finally:
             sys.settrace(before)
     return lines + len(seen.names)
+
+
+class TooLong(Exception):
+    """走的步数、叫的次数远超所需：循环停不下来。"""
+
+
+class Counted:
+    """和 `f` 一样叫；叫到 `most` 次以上，抛 `TooLong`。"""
+
+    def __init__(self, f: Callable[..., Any], most: int) -> None:
+        self.f, self.left = f, most
+
+    def __call__(self, *args: Any) -> Any:
+        self.left -= 1
+        if self.left < 0:
+            raise TooLong
+        return self.f(*args)
+
+
+def in_time(answer: Callable[..., Any], *args: Any, lines: int | None = None) -> Any:
+    """读者的函数的结果；`Counted` 的函数叫得太多，或执行了 `lines` 行还没走完，就判错。"""
+    before = sys.gettrace()
+    if lines is not None:
+        sys.settrace(_counting(lines))
+    try:
+        return answer(*args)
+    except Wrong as wrong:
+        if isinstance(wrong.__cause__, TooLong):
+            raise Wrong("循环停不下来：每转一圈，总要有一样东西在变，最后让它不再转。") from None
+        raise
+    finally:
+        sys.settrace(before)
+
+
+def _counting(lines: int) -> Callable[[FrameType, str, object], Any]:
+    left = lines
+
+    def trace(frame: FrameType, event: str, arg: object) -> Any:
+        nonlocal left
+        if frame.f_globals.get("__name__", "").startswith("companion."):
+            return None
+        left -= event == "line"
+        if left < 0:
+            raise TooLong
+        return trace
+
+    return trace

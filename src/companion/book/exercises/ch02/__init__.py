@@ -1,13 +1,6 @@
 """第 2 章《自动求导》的检查器，按部分分成几个文件。"""
 
-from companion.book.exercises.ch02._engine import (
-    audit,
-    grad_shapes,
-    in_order_flat,
-    network_grads,
-    smallest_budget,
-    tanh,
-)
+from companion.book.exercises.ch02._engine import grad_shapes, network_grads, smallest_budget
 from companion.book.exercises.ch02._graph import (
     clip_slope,
     kept_bytes,
@@ -16,6 +9,7 @@ from companion.book.exercises.ch02._graph import (
     safe_sqrt,
     ste,
 )
+from companion.book.exercises.ch02._ledgers import audit, in_order_flat, tanh
 from companion.book.exercises.ch02._second import best_rate, hvp, lesson_slope, toward
 from companion.book.exercises.ch02._star import fgsm, ledger, numeric_grad, step
 

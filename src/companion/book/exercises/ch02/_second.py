@@ -19,7 +19,8 @@ def toward(answer: Answer) -> str | None:
     x = torch.rand(5, 64, generator=generator) * 16
     x[0, :8], x[1, :8] = 0, 16
     m = torch.rand(10, 64, generator=generator) * 3 + 6  # 靠得近，概率不会全给一个
-    for k, eps, steps in ((8, 4.0, 10), (3, 2.0, 1), (0, 3.0, 4)):
+    for n, k, eps, steps in ((5, 8, 4.0, 10), (3, 3, 2.0, 1), (1, 0, 3.0, 4)):
+        x = x[:n].clone()
         got = answer(x, m, k, eps, steps)
         require_tensor(got, tuple(x.shape), torch.float32)
         if got.requires_grad:
@@ -127,6 +128,7 @@ def _wrong_lesson(got: Tensor, exam: _Exam, w: Tensor, lesson: Tensor, rate: flo
         "这一步走反了：w 减去 rate 乘斜率。": _through_a_step(exam, w, lesson, -rate),
         "走的那一步忘了乘 rate。": _through_a_step(exam, w, lesson, 1.0),
         "这是学习的损失对教材的斜率；要的是学完之后，考试的损失对教材的。": direct,
+        "全是 0：走的那一步没有记账，第一次求斜率要 create_graph=True。": torch.zeros_like(leaf),
         "符号反了：要的是斜率本身，不是往哪边走。": -_through_a_step(exam, w, lesson, rate),
     }
     for text, value in known.items():
@@ -138,25 +140,37 @@ def _wrong_lesson(got: Tensor, exam: _Exam, w: Tensor, lesson: Tensor, rate: flo
 def hvp(answer: Answer) -> str | None:
     generator = torch.Generator().manual_seed(0)
     runs = []
-    for shape in ((3, 2), (3, 2), (12, 12)):
+    for shape in ((3, 2), (3, 2), (12, 12), (5,), (2, 1, 2)):
         f = _bent(torch.randn(shape, generator=generator))
         w, v = torch.randn(2, *shape, generator=generator)
-        H = torch.autograd.functional.hessian(f, w)
-        truth = (H * v).sum((2, 3))
-        error = error_from(answer, f, w, v)
-        if error is not None and "does not require grad" in str(error):
-            return "第一次求斜率少了 create_graph=True，第二次就没有账可走。"
-        with Watch() as seen:
-            got = answer(f, w, v)
-        if isinstance(got, tuple):
-            return "返回的是一个元组：torch.autograd.grad 总返回元组，取出里面那个。"
-        require_tensor(got, shape, torch.float32)
-        if got.requires_grad:
-            return "结果还连着账本：第二次不必 create_graph，或者最后 detach()。"
-        if not torch.allclose(got, truth, rtol=1e-3, atol=1e-4):
-            return _wrong_product(f, got, w, v, truth)
+        wrong, seen = _ask_product(answer, f, w, v)
+        if wrong:
+            return wrong
         runs.append((w.numel(), seen))
-    return _too_much_work(runs[0], runs[-1])
+        if shape == (12, 12) and (heavy := _too_much_work(runs[0], runs[-1])):
+            return heavy
+    return None
+
+
+def _ask_product(answer: Answer, f: Answer, w: Tensor, v: Tensor) -> tuple[str | None, Watch]:
+    error = error_from(answer, f, w, v)
+    if error is not None and "does not require grad" in str(error):
+        return "第一次求斜率少了 create_graph=True，第二次就没有账可走。", Watch()
+    with Watch() as seen:
+        got = answer(f, w, v)
+    if isinstance(got, tuple):
+        return "返回的是一个元组：torch.autograd.grad 总返回元组，取出里面那个。", seen
+    require_tensor(got, tuple(w.shape), torch.float32)
+    if got.requires_grad:
+        return "结果还连着账本：第二次不必 create_graph，或者最后 detach()。", seen
+    truth = _times_all(torch.autograd.functional.hessian(f, w), v)
+    if torch.allclose(got, truth, rtol=1e-3, atol=1e-4):
+        return None, seen
+    return _wrong_product(f, got, w, v, truth), seen
+
+
+def _times_all(H: Tensor, v: Tensor) -> Tensor:
+    return (H * v).flatten(v.ndim).sum(-1)
 
 
 def _bent(coefficients: Tensor) -> Callable[[Tensor], Tensor]:
@@ -188,7 +202,7 @@ def _wrong_product(f: Answer, got: Tensor, w: Tensor, v: Tensor, truth: Tensor) 
     if torch.allclose(got, g, atol=1e-4):
         return "这是第一次的斜率 g，还没有乘 v 再求一次。"
     H = torch.autograd.functional.hessian(f, w)
-    if torch.allclose(got, H.sum((2, 3)), rtol=1e-3, atol=1e-4):
+    if torch.allclose(got, _times_all(H, torch.ones_like(v)), rtol=1e-3, atol=1e-4):
         return "没有乘 v：对 g.sum() 求的是 H 乘全 1。"
     if torch.allclose(got, g * v, atol=1e-4):
         return "这是 g 和 v 逐个相乘，要的是 (g * v).sum() 对 w 的斜率。"

@@ -10,14 +10,17 @@ from torch import Tensor
 
 from companion.book.exercises._common import (
     close,
+    error_from,
     mutates,
     require_number,
     require_numbers,
     require_tensor,
 )
+from companion.book.exercises._watch import Counted, Watch, in_time
 
 Answer = Callable[..., Any]
 Function = Callable[[Tensor], Tensor]
+NOT_MEASURED = "这题要两头各走一步，自己量，不用 torch 的自动求导：f 不记账时，它查不出来。"
 
 
 def _true_slopes(f: Function, x: Tensor) -> Tensor:
@@ -37,17 +40,22 @@ def numeric_grad(answer: Answer) -> str | None:
     )
     for f, x in cases:
         truth = _true_slopes(f, x)
-        got = answer(f, x)
+        with Watch() as seen:
+            got = in_time(answer, Counted(f, 20 * x.numel() + 100), x)
+        if seen.differentiated:
+            return NOT_MEASURED
         require_tensor(got, tuple(x.shape), torch.float64)
         if not torch.allclose(got, truth, rtol=1e-6, atol=1e-7):
             return _why_not_slopes(f, x, got, truth)
-    return _respects_step(answer)
+    return _measures(answer) or _respects_step(answer)
 
 
 def _why_not_slopes(f: Function, x: Tensor, got: Tensor, truth: Tensor) -> str:
-    one_sided = torch.allclose(got, truth, rtol=1e-2, atol=1e-2)
-    if one_sided:
-        return "差一点点，约是 h 那么大：只走了一头？两头各走一步，误差小一级。"
+    for h in (1e-4, -1e-4):
+        if torch.allclose(got, _one_sided(f, x, h), rtol=1e-6, atol=1e-7):
+            return "差一点点，约是 h 那么大：只走了一头？两头各走一步，误差小一级。"
+    if torch.allclose(got, truth, rtol=1e-2, atol=1e-2):
+        return "差一点点：每次都从原来的 x 出发，全程用 float64，不取整。"
     if torch.allclose(got, 2 * truth, rtol=1e-3):
         return "正好大了一倍：两头相距 2h，该除以 2h。"
     if torch.allclose(got, -truth, rtol=1e-3):
@@ -57,41 +65,74 @@ def _why_not_slopes(f: Function, x: Tensor, got: Tensor, truth: Tensor) -> str:
     return f"形状 {tuple(x.shape)} 的输入上斜率不对：每次只动一格，动完别的格不变。"
 
 
+def _one_sided(f: Function, x: Tensor, h: float) -> Tensor:
+    moves = torch.eye(x.numel(), dtype=x.dtype).view(-1, *x.shape) * h
+    return torch.stack([(f(x + move) - f(x)) / h for move in moves]).view_as(x)
+
+
+def _measures(answer: Answer) -> str | None:
+    """f 断开了账本：量得出斜率，自动求导查不出。"""
+    x = torch.tensor([0.5, -1.0], dtype=torch.float64)
+    args = (lambda x: (x.detach() ** 3).sum(), x)
+    if error_from(answer, *args) is None:
+        got = answer(*args)
+        require_tensor(got, (2,), torch.float64)
+        if torch.allclose(got, 3 * x * x):
+            return None
+    return NOT_MEASURED
+
+
 def _respects_step(answer: Answer) -> str | None:
     """h 是真的用上了：三次函数的误差正好是 h²。"""
-    x = torch.tensor([1.0], dtype=torch.float64)
-    got = answer(lambda x: (x**3).sum(), x, 0.5)
-    require_tensor(got, (1,), torch.float64)
-    if close(got.item(), 3.25):
-        return None
-    return "没有用参数 h：h = 0.5 时，x³ 在 1 处两头量出来应是 3.25。"
+    for at in (1.0, -2.0):
+        x = torch.tensor([at], dtype=torch.float64)
+        got = answer(lambda x: (x**3).sum(), x, 0.5)
+        require_tensor(got, (1,), torch.float64)
+        truth = 3 * at * at + 0.25
+        if not close(got.item(), truth):
+            return (
+                f"没有照参数 h 走：h = 0.5 时，x³ 在 {at:g} 处两头各走一个 h，"
+                f"量出来应是 {truth:g}，你的是 {got.item():.4g}。"
+            )
+    return None
 
 
 @mutates(0)
 def step(answer: Answer) -> str | None:
     generator = torch.Generator().manual_seed(0)
-    target = torch.randn(3, 2, generator=generator)
-    start = torch.randn(3, 2, generator=generator)
-
-    def f(w: Tensor) -> Tensor:
-        return (w - target).square().sum() + w.sin().sum()
-
-    w = start.clone().requires_grad_()
-    for count, (rate, stale) in enumerate(((0.1, False), (0.05, False), (0.1, True)), start=1):
-        before, pointer = w.detach().clone(), w.data_ptr()
-        w.grad = torch.ones_like(w) if stale else None
-        slopes, loss = _true_slopes(f, before), f(before).item()
-        got = answer(w, f, rate)
-        require_number(got, float)
-        if wrong := _wrong_leaf(w, pointer):
+    w = torch.randn(3, 2, generator=generator).requires_grad_()
+    f = _valley(torch.randn(3, 2, generator=generator))
+    for rate, stale in ((0.1, False), (0.05, False), (0.1, True)):
+        if wrong := _wrong_step(answer, w, f, rate, stale):
             return wrong
-        if not torch.allclose(w, before - rate * slopes, atol=1e-6):
-            return _wrong_move(w.detach(), before, rate * slopes, stale)
-        if not close(got, loss):
-            return f"第 {count} 步改对了，返回的损失是 {got:.6g}，走之前的是 {loss:.6g}。"
-        if w.grad is not None:
-            return "改对了，可是 w.grad 还留着，下一步会加在它上面。"
+    kinds = (((), torch.float32), ((4,), torch.float64), ((2, 1, 3), torch.float32))
+    for shape, dtype in kinds:
+        start, target = 50 * torch.randn(2, *shape, generator=generator, dtype=dtype)
+        if wrong := _wrong_step(answer, start.clone().requires_grad_(), _valley(target), 0.1):
+            return f"形状 {tuple(shape)}、{str(dtype).removeprefix('torch.')} 的 w：{wrong}"
     return None
+
+
+def _valley(target: Tensor) -> Function:
+    return lambda w: (w - target).square().sum() + w.sin().sum()
+
+
+def _wrong_step(
+    answer: Answer, w: Tensor, f: Function, rate: float, stale: bool = False
+) -> str | None:
+    before, pointer = w.detach().clone(), w.data_ptr()
+    w.grad = torch.ones_like(w) if stale else None
+    slopes, loss = _true_slopes(f, before), f(before).item()
+    got = answer(w, f, rate)
+    require_number(got, float)
+    if wrong := _wrong_leaf(w, pointer):
+        return wrong
+    rounding = 1e-5 if w.dtype == torch.float32 else 1e-12
+    if not torch.allclose(w, before - rate * slopes, rtol=rounding, atol=rounding / 10):
+        return _wrong_move(w.detach(), before, rate * slopes, stale)
+    if not close(got, loss):
+        return f"改对了，返回的损失是 {got:.6g}，走之前的是 {loss:.6g}。"
+    return "改对了，可是 w.grad 还留着，下一步会加在它上面。" if w.grad is not None else None
 
 
 def _wrong_leaf(w: Tensor, pointer: int) -> str | None:
@@ -99,7 +140,7 @@ def _wrong_leaf(w: Tensor, pointer: int) -> str | None:
         return "w 不再是要斜率的叶子：改的那一行放进 with torch.no_grad():。"
     if w.data_ptr() != pointer:
         return "w 换了一块内存：要就地改，用 -=，不是造一个新的装进去。"
-    return None
+    return "w 身上留下了钩子，以后每求一次斜率都会叫它。" if w._backward_hooks else None
 
 
 def _wrong_move(after: Tensor, before: Tensor, move: Tensor, stale: bool) -> str:
@@ -134,17 +175,17 @@ def fgsm(answer: Answer) -> str | None:
     x[0, :8], x[1, :8] = 0, 16
     m = torch.rand(10, 64, generator=generator) * 16
     y = torch.tensor([0, 3, 3, 9, 5, 1])
-    for eps, leaf in ((2, False), (0.5, False), (3, True)):
+    for n, eps, leaf in ((6, 2, False), (1, 0.5, False), (3, 3, True)):
         m = m.detach().requires_grad_(leaf)
-        g = _true_slopes(partial(_digit_loss, m=m.detach(), y=y), x)
-        got = answer(x, m, y, eps)
-        require_tensor(got, tuple(x.shape), torch.float32)
-        if m.grad is not None or x.grad is not None:
-            return "x 或 m 身上留下了 .grad：用 torch.autograd.grad(loss, x)，它不往里写。"
+        m.grad = torch.ones_like(m) if leaf else None  # 别处攒下的，不能动
+        few, asked = x[:n].clone(), y[:n].clone()
+        g = _true_slopes(partial(_digit_loss, m=m.detach(), y=asked), few)
+        got = answer(few, m, asked, eps)
+        require_tensor(got, tuple(few.shape), torch.float32)
         if got.requires_grad:
             return "交出来的图还连着账本：最后 .detach()。"
-        if not torch.allclose(got, (x + eps * g.sign()).clamp(0, 16), atol=1e-5):
-            return _wrong_attack(got, x, g, eps)
+        if not torch.allclose(got, (few + eps * g.sign()).clamp(0, 16), atol=1e-5):
+            return _wrong_attack(got, few, g, eps)
     return None
 
 
@@ -155,7 +196,7 @@ def _digit_loss(x: Tensor, m: Tensor, y: Tensor) -> Tensor:
 def _wrong_attack(got: Tensor, x: Tensor, g: Tensor, eps: float) -> str:
     if torch.allclose(got, (x - eps * g.sign()).clamp(0, 16), atol=1e-5):
         return "方向反了：这次要损失变大，加。"
-    if torch.allclose(got, x + eps * g.sign(), atol=1e-5):
+    if got.min() < 0 or got.max() > 16:
         return "有的格跑到 0 到 16 外面去了：最后 clamp(0, 16)。"
     if torch.allclose(got, (x + eps * g).clamp(0, 16), atol=1e-5):
         return "加的是斜率本身，几乎没动：只要它的正负号，sign()。"
