@@ -60,7 +60,7 @@ def _pairs(generator: torch.Generator) -> list[tuple[nn.Conv2d, nn.BatchNorm2d, 
         (nn.Conv2d(2, 6, 3, stride=2, bias=False), (7, 9)),
         (nn.Conv2d(4, 4, (1, 3), padding=(0, 2), dilation=2, groups=2), (5, 5)),
         (nn.Conv2d(2, 3, 3, padding=1, padding_mode="reflect"), (6, 5)),
-        (nn.Conv2d(3, 5, (3, 2), padding="same", bias=False, dtype=torch.float64), (4, 5)),
+        (nn.Conv2d(3, 5, (3, 1), padding="same", bias=False, dtype=torch.float64), (4, 5)),
     ]
     found = []
     for conv, sides in convs:
