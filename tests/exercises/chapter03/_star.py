@@ -269,7 +269,38 @@ def _who_survives():
     return _nearest(value, texts)
 
 
+def _five_count():
+    return str(sum(p.numel() for p in nn.Linear(20, 7).parameters()))
+
+
+def _five_shape():
+    return str(tuple(nn.Conv2d(3, 6, 3)(torch.zeros(2, 3, 10, 10)).shape))
+
+
+def _five_name():
+    nested = nn.Sequential(nn.Linear(4, 4), nn.Sequential(nn.ReLU(), nn.Linear(4, 2)))
+    return f"`{list(nested.state_dict())[-2]}`"
+
+
+def _five_record():
+    layer = nn.BatchNorm1d(1)
+    layer(torch.tensor([[1.0], [2.0], [3.0]]))
+    return f"{layer.running_mean.item():.1f}"
+
+
+def _five_max():
+    picture = torch.zeros(1, 1, 8, 8)
+    picture[0, 0, 2:5, 3:5] = torch.rand(3, 2)
+    kept = torch.equal(picture.amax((2, 3)), _shift(picture, 0, 1).amax((2, 3)))
+    return "不变，最大也不看位置" if kept else "变，最大的那格换了地方"
+
+
 ANSWERS = {
+    "five-count": _five_count,
+    "five-shape": _five_shape,
+    "five-name": _five_name,
+    "five-record": _five_record,
+    "five-max": _five_max,
     "what-is-inside": _inside,
     "python-list": _python_list,
     "shift-then-scan": _scan,
